@@ -1,0 +1,1 @@
+"""The graph IR: what to compute. It knows the kinds of operations but no operation."""

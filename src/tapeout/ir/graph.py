@@ -1,0 +1,174 @@
+"""Graphs: immutable records in static single assignment form.
+
+    Graph    = name, inputs, variables, nodes, outputs, updates, checks
+    Node     = op, operands, results, loc          results are new values
+    Value    = type, name | (node, index)          defined by a node, an input or a variable
+    Variable = name, type, kind, trainable, initial, value
+    Module   = name, variables, graphs             several entry points over one set of variables
+
+Nodes stand in an order in which each comes after what it reads. A graph is a pure function of its inputs and variables; an
+update says what a variable becomes after the whole graph ran, a check is a bool that must be false or nothing is updated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from tapeout.support.loc import UNKNOWN, Loc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tapeout.ir.op import Array, Op
+    from tapeout.ir.type import TensorType
+
+Kind = Literal["parameter", "state", "hyper"]
+
+
+class Value:
+    """One tensor of a graph. Compared by identity."""
+
+    __slots__ = ("index", "name", "node", "type")
+
+    def __init__(self, type: TensorType, name: str = "", node: Node | None = None, index: int = 0) -> None:
+        """Make a value; `node` and `index` say which result of which node it is."""
+        self.type, self.name, self.node, self.index = type, name, node, index
+
+    def __repr__(self) -> str:
+        made = f" = {self.node.op!r}" if self.node else ""
+        return f"<Value {self.name or '%'}: {self.type}{made}>"
+
+
+class Node:
+    """One operation applied to values. Compared by identity."""
+
+    __slots__ = ("loc", "op", "operands", "results")
+
+    def __init__(self, op: Op, operands: tuple[Value, ...], types: tuple[TensorType, ...], loc: Loc = UNKNOWN) -> None:
+        """Make a node and its results."""
+        self.op, self.operands, self.loc = op, operands, loc
+        self.results = tuple(Value(t, "", self, i) for i, t in enumerate(types))
+
+    def __repr__(self) -> str:
+        return f"<Node {self.op!r} at {self.loc}>" if self.loc else f"<Node {self.op!r}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """A tensor that lives longer than a step.
+
+    Attributes:
+        name: Unique in the module.
+        type: Element type and shape; never depends on an unbound dimension.
+        kind: `parameter`, `state` (moments, statistics, counters) or `hyper` (a run-time scalar such as the learning rate).
+        trainable: Whether training updates a parameter.
+        initial: The value at the start; None for a graph that was parsed without its data.
+        value: What nodes of a graph read.
+    """
+
+    name: str
+    type: TensorType
+    kind: Kind = "parameter"
+    trainable: bool = True
+    initial: Array | None = None
+    value: Value = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Give the variable its value."""
+        if self.value is None:
+            object.__setattr__(self, "value", Value(self.type, self.name))
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A bool scalar that is true when the data break a rule; then the step updates nothing and `message` is told."""
+
+    bad: Value
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A pure function of inputs and variables, with the updates of variables that follow it."""
+
+    name: str
+    inputs: tuple[Value, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    outputs: tuple[tuple[str, Value], ...] = ()
+    updates: tuple[tuple[str, Value], ...] = ()
+    checks: tuple[Check, ...] = ()
+    dims: Mapping[str, int] = field(default_factory=dict)
+    """Named dimensions that are not bound yet, at the preview numbers that the types show."""
+    source: Callable[[Mapping[str, int]], Graph] | None = field(default=None, repr=False)
+    """Builds the graph anew for a binding of `dims`; None when nothing is unbound."""
+    origin: object = field(default=None, repr=False)
+    """The original file (bytes) that the graph was imported from, for writing trained weights back."""
+
+    @property
+    def parameters(self) -> dict[str, Variable]:
+        """The parameters by name."""
+        return {v.name: v for v in self.variables if v.kind == "parameter"}
+
+    @cached_property
+    def variable(self) -> dict[str, Variable]:
+        """All variables by name."""
+        return {v.name: v for v in self.variables}
+
+    @property
+    def output(self) -> dict[str, Value]:
+        """The outputs by name."""
+        return dict(self.outputs)
+
+    @property
+    def input(self) -> dict[str, Value]:
+        """The inputs by name."""
+        return {v.name: v for v in self.inputs}
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """Every value that must be computed: outputs, updates and checks."""
+        return (
+            *(v for _, v in self.outputs),
+            *(v for _, v in self.updates),
+            *(c.bad for c in self.checks),
+        )
+
+    def bind(self, dims: Mapping[str, int]) -> Graph:
+        """Return the graph with every named dimension bound.
+
+        Raises:
+            ShapeError: The numbers do not fit the operations.
+        """
+        if self.source is None or not self.dims:
+            return self
+        return self.source({**self.dims, **dims})
+
+    def then(self, change: Callable[[Graph], Graph]) -> Graph:
+        """Return `change(self)`, applied again whenever dimensions are bound anew."""
+        changed = change(self)
+        if self.source is None:
+            return changed
+        source = self.source
+        return replace(changed, dims=self.dims, source=lambda dims: change(source(dims)))
+
+    def __str__(self) -> str:
+        from tapeout.ir.text import print_graph
+
+        return print_graph(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """Several entry points (`step`, `gradients`, `evaluate`, `predict`) over one set of variables."""
+
+    name: str
+    variables: tuple[Variable, ...]
+    graphs: tuple[Graph, ...]
+
+    @cached_property
+    def graph(self) -> dict[str, Graph]:
+        """The entry points by name."""
+        return {g.name: g for g in self.graphs}

@@ -1,0 +1,1 @@
+"""The operations: one class each. Composite -> sym -> primitive; primitives name `Sym` for type checking only."""
