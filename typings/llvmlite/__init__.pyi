@@ -1,0 +1,2 @@
+# Stubs for the part of llvmlite 0.50 that tapeout calls.
+__version__: str
