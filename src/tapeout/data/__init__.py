@@ -1,11 +1,13 @@
-"""Data on disk to named arrays: what `--data` accepts, how arrays are matched to a model's inputs, and batches of them.
+"""From data on disk (what `--data` accepts) to named arrays, a model's inputs, and batches.
 
-    dataset = load("train.npz")                                   # name -> array, checked: sizes agree, numbers are finite
+    dataset = load("train.npz")         # name -> array; sizes agree, all numbers are finite
     mapping = infer_mapping(dataset, {"x": ("float32", (None, 1, 28, 28))}, labels="labels")
-    for batch in batches(mapping.apply(dataset.arrays), 32, epoch_order(dataset.samples, seed=0, epoch=0)):
+    order = epoch_order(dataset.samples, seed=0, epoch=0)
+    for batch in batches(mapping.apply(dataset.arrays), 32, order):
         ...
 
-Every fault of a file is a `DataError` that names the file and the array, found in time and memory bounded by the file's size.
+Every fault of a file is a `DataError` that names the file and the array, found in time and memory
+bounded by the file's size.
 """
 
 from tapeout.data.batching import batches, epoch_order, split

@@ -1,4 +1,4 @@
-"""Reading files without trusting them: sizes are compared before memory is taken, faults become DataError."""
+"""Reading files without trusting them: sizes are checked before memory is taken."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ DEFLATE_RATIO = 1032
 
 _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
-_FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError)
+_FAULTS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 
 
 @contextmanager
@@ -45,7 +53,8 @@ def file_size(path: Path) -> int:
     """Return the size of a regular, non-empty file in bytes.
 
     Raises:
-        DataError: Nothing is there, it is not a regular file (a pipe or a device could block for ever), or it is empty.
+        DataError: Nothing is there, it is not a regular file (a pipe or a device could block for
+            ever), or it is empty.
     """
     with reading(str(path)):
         status = path.stat()

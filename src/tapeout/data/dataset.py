@@ -25,8 +25,8 @@ class Dataset:
     """Arrays with one sample per row.
 
     Attributes:
-        arrays: Name -> array, one of the dtypes bool, int, uint, float16, float32, float64; all of them have the same
-            first axis, which is not empty, and hold no NaN and no infinity.
+        arrays: Name -> array, one of the dtypes bool, int, uint, float16, float32, float64; all of
+            them have the same first axis, which is not empty, and hold no NaN and no infinity.
         notes: What the reader decided by itself, one readable line each.
     """
 
@@ -55,7 +55,8 @@ def checked_dataset(arrays: Mapping[str, Array], notes: tuple[str, ...], where: 
         The dataset; arrays of foreign byte order are converted, others are not copied.
 
     Raises:
-        DataError: No arrays, an unusable dtype, no rows, rows that differ in number, a NaN or an infinity.
+        DataError: No arrays, an unusable dtype, no rows, rows that differ in number, a NaN or an
+            infinity.
     """
     if not arrays:
         raise DataError("holds no arrays", where=where)
@@ -80,7 +81,10 @@ def check_finite(array: Array, where: str) -> None:
             continue
         first = start + int(np.argmin(good))
         index = [int(i) for i in np.unravel_index(first, array.shape)]
-        raise DataError(f"holds {flat[first]} at index {index}; only finite numbers can be trained on", where=where)
+        raise DataError(
+            f"holds {flat[first]} at index {index}; only finite numbers can be trained on",
+            where=where,
+        )
 
 
 def describe(array: Array) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tapeout.data.bounded import read_text
 from tapeout.support.errors import DataError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,21 +44,25 @@ def read_csv(path: Path, label_column: str | None) -> tuple[dict[str, Array], tu
     """Return the numbers of a table.
 
     Args:
-        path: Cells are separated by commas and may be quoted; a first row with a cell that is no number is the header.
-        label_column: Name or position (from 0, negative from the end) of the labels' column, "" for none. None: the
-            column called label, labels, class, target or y; without a header the last one if it holds whole numbers >= 0.
+        path: Cells are separated by commas and may be quoted; a first row with a cell that is no
+            number is the header.
+        label_column: Name or position (from 0, negative from the end) of the labels' column, "" for
+            none. None: the column called label, labels, class, target or y; without a header the
+            last one if it holds whole numbers >= 0.
 
     Returns:
-        Arrays and notes: `x` f64[rows, columns] without the label column; `labels` i64[rows], or f64[rows] where the
-        column holds fractions. Labels that are texts become their position in the sorted list of texts.
+        Arrays and notes: `x` f64[rows, columns] without the label column; `labels` i64[rows], or
+        f64[rows] where the column holds fractions. Labels that are texts become their position in
+        the sorted list of texts.
 
     Raises:
-        DataError: No rows, rows of different lengths, a cell that is no number, an unknown label column.
+        DataError: No rows, rows of different lengths, a cell that is no number, an unknown label
+            column.
     """
     where = str(path)
     text = read_text(path)
     header, first = _first_rows(text, where)
-    label = _label_index(header, len(first), label_column, where)
+    label = _label_index(header, first, label_column, where)
     classes = _Classes() if label is not None and _number(first[label]) is None else None
     table = _parse(text, 1 if header else 0, classes, label, where)
     if label is None and label_column is None and not header:
@@ -81,13 +87,15 @@ def _number(cell: str) -> float | None:
 def _first_rows(text: str, where: str) -> tuple[list[str], list[str]]:
     """Return the header (empty if there is none) and the first row of data."""
     try:
-        rows = [row for row, _ in zip((r for r in csv.reader(io.StringIO(text)) if r), "12", strict=False)]
+        rows = list(islice((row for row in csv.reader(io.StringIO(text)) if row), 2))
     except csv.Error as error:
         raise DataError(f"is not a readable table: {error}", where=where) from error
     if not rows:
         raise DataError("holds no rows", where=where)
     texts = [_number(cell) is None for cell in rows[0]]
-    is_header = all(texts) or (len(rows) == 2 and sum(texts) > sum(_number(c) is None for c in rows[1]))
+    is_header = all(texts) or (
+        len(rows) == 2 and sum(texts) > sum(_number(c) is None for c in rows[1])
+    )
     if not is_header:
         return [], rows[0]
     if len(rows) == 1:
@@ -95,12 +103,15 @@ def _first_rows(text: str, where: str) -> tuple[list[str], list[str]]:
     return [cell.strip() for cell in rows[0]], rows[1]
 
 
-def _label_index(header: list[str], columns: int, asked: str | None, where: str) -> int | None:
+def _label_index(header: list[str], first: list[str], asked: str | None, where: str) -> int | None:
+    columns = len(first)
     if asked == "":
         return None
     if asked is None:
         named = [i for i, name in enumerate(header) if name.lower() in _LABEL_NAMES]
-        return named[0] if len(named) == 1 else None
+        texts = [i for i, cell in enumerate(first) if _number(cell) is None]
+        found = named or texts
+        return found[0] if len(found) == 1 else None
     if asked in header:
         return header.index(asked)
     if re.fullmatch(r"-?\d{1,9}", asked) and -columns <= int(asked) < columns:
@@ -110,16 +121,18 @@ def _label_index(header: list[str], columns: int, asked: str | None, where: str)
 
 
 def _parse(text: str, skip: int, classes: _Classes | None, label: int | None, where: str) -> Array:
-    converters = {label: classes} if classes is not None and label is not None else None
+    converters: dict[int | str, Callable[[str], Any]] = {}
+    if classes is not None and label is not None:
+        converters[label] = classes
     try:
-        table = np.loadtxt(
+        table: Array = np.loadtxt(
             io.StringIO(text),
             dtype=np.float64,
             delimiter=",",
             quotechar='"',
             comments=None,
             skiprows=skip,
-            converters=converters,
+            converters=converters or None,
             ndmin=2,
         )
     except (ValueError, OverflowError) as error:
@@ -130,7 +143,7 @@ def _parse(text: str, skip: int, classes: _Classes | None, label: int | None, wh
 
 
 def _with_line(message: str, skip: int) -> str:
-    """Say on which line of the file, counted from 1, the parser stopped (it counts data rows, some from 0)."""
+    """Say on which line, from 1, the parser stopped (it counts rows of data, some from 0)."""
     message = message.partition(";")[0].rstrip(".")
     found = _ROW.search(message)
     if not found:
@@ -157,8 +170,13 @@ def _label_note(where: str, header: list[str], label: int | None, asked: str | N
 def _labels(column: Array, classes: _Classes | None) -> tuple[Array, str]:
     if classes is not None:
         names = sorted(classes.codes)
-        rank = np.array([names.index(name) for name in classes.codes], dtype=np.int64)
+        position = {name: i for i, name in enumerate(names)}
+        rank = np.array([position[name] for name in classes.codes], dtype=np.int64)
         shown = ", ".join(f"{i}={name}" for i, name in enumerate(names[:10]))
         return rank[column.astype(np.int64)], f"classes: {shown}{', …' if len(names) > 10 else ''}"
-    exact = bool(np.all(np.isfinite(column)) and np.all(np.abs(column) < 2**53) and np.all(column == np.floor(column)))
+    exact = bool(
+        np.all(np.isfinite(column))
+        and np.all(np.abs(column) < 2**53)
+        and np.all(column == np.floor(column))
+    )
     return (column.astype(np.int64) if exact else np.ascontiguousarray(column)), ""

@@ -41,7 +41,9 @@ def read_idx(path: Path) -> Array:
             raise DataError("is not an IDX file: its first four bytes are wrong", where=where)
         axes = magic[3]
         if not 1 <= axes <= _MOST_AXES:
-            raise DataError(f"the header states {axes} axes; 1 to {_MOST_AXES} are accepted", where=where)
+            raise DataError(
+                f"the header states {axes} axes; 1 to {_MOST_AXES} are accepted", where=where
+            )
         sizes = stream.read(4 * axes)
         if len(sizes) < 4 * axes:
             raise DataError("is cut short in its header", where=where)
@@ -54,7 +56,7 @@ def read_idx(path: Path) -> Array:
 
 
 def find_idx(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the IDX files of a folder: `{"train": {"images": path, "labels": path}, "t10k": {…}}`, in order of names."""
+    """Return the IDX files of a folder: `{"t10k": {"images": path, "labels": path}, …}`, sorted."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
         if match := _NAME.match(path.name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,20 +33,24 @@ def read_images(folder: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Return the pictures of a folder that has one sub-folder per class.
 
     Args:
-        folder: Sub-folders in sorted order are the classes 0, 1, …; in each the pictures are read in sorted order.
+        folder: Sub-folders in sorted order are the classes 0, 1, …; in each the pictures are read
+            in sorted order.
 
     Returns:
-        Arrays and notes: `x` u8[samples, channels, height, width], one channel if all pictures are grey, else RGB;
-        `labels` i64[samples].
+        Arrays and notes: `x` u8[samples, channels, height, width], one channel if all pictures are
+        grey, else RGB; `labels` i64[samples].
 
     Raises:
-        DataError: Pillow is not installed, a class has no pictures, sizes differ, a file is a link, damaged or too large.
+        DataError: Pillow is not installed, a class has no pictures, sizes differ, a file is a link,
+            damaged or too large.
     """
     classes = _class_folders(folder)
     files = [(path, label) for label, sub in enumerate(classes) for path in _pictures(sub)]
     empty = [sub.name for sub in classes if not _pictures(sub)]
     if empty or not files:
-        raise DataError(f"these class folders hold no pictures: {', '.join(empty)}", where=str(folder))
+        raise DataError(
+            f"these class folders hold no pictures: {', '.join(empty)}", where=str(folder)
+        )
     pillow = _pillow()
     kinds = [_size_and_mode(pillow, path) for path, _ in files]
     size = kinds[0][0]
@@ -57,8 +63,10 @@ def read_images(folder: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
             )
     grey = all(mode in ("1", "L") for _, mode in kinds)
     shape = (len(files), 1 if grey else 3, size[1], size[0])
-    if np.prod(shape, dtype=object) > LIMIT_BYTES:
-        raise DataError(f"the pictures need more than the limit of {LIMIT_BYTES} bytes", where=str(folder))
+    if prod(shape) > LIMIT_BYTES:
+        raise DataError(
+            f"the pictures need more than the limit of {LIMIT_BYTES} bytes", where=str(folder)
+        )
     x = np.empty(shape, np.uint8)
     for row, (path, _) in enumerate(files):
         x[row] = _pixels(pillow, path, grey)
@@ -77,17 +85,18 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _pillow() -> ModuleType:
     try:
-        from PIL import Image
+        return import_module("PIL.Image")
     except ImportError as error:
-        hint = "pip install 'tapeout[images]'"
-        raise DataError("folders of pictures are read by Pillow, which is not installed", hint=hint) from error
-    return Image
+        problem = "folders of pictures are read by Pillow, which is not installed"
+        raise DataError(problem, hint="pip install 'tapeout[images]'") from error
 
 
 def _size_and_mode(pillow: ModuleType, path: Path) -> tuple[tuple[int, int], str]:
     """Return (width, height) and Pillow's mode from the header alone."""
     if path.is_symlink():
-        raise DataError("is a symbolic link", where=str(path), hint="copy the picture into the folder")
+        raise DataError(
+            "is a symbolic link", where=str(path), hint="copy the picture into the folder"
+        )
     file_size(path)
     try:
         with pillow.open(path, formats=_FORMATS) as image:

@@ -8,7 +8,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from tapeout.data.bounded import DEFLATE_RATIO, count_bytes, file_size, open_stream, read_exactly, reading
+from tapeout.data.bounded import (
+    DEFLATE_RATIO,
+    count_bytes,
+    file_size,
+    open_stream,
+    read_exactly,
+    reading,
+)
 from tapeout.support.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +34,8 @@ def read_npy(path: Path) -> Array:
     """Return the array of an `.npy` file (gzip accepted).
 
     Raises:
-        DataError: Not an array file, cut short, an object array, or sizes that the file cannot hold.
+        DataError: Not an array file, cut short, an object array, or sizes that the file cannot
+            hold.
     """
     with open_stream(path) as (stream, available):
         return _read_array(stream, available, str(path))
@@ -37,13 +45,16 @@ def read_npz(path: Path) -> dict[str, Array]:
     """Return the arrays of an `.npz` file by name, in the file's order.
 
     Raises:
-        DataError: Not a zip archive, damaged, encrypted, a repeated name, a member that is no array, or as in `read_npy`.
+        DataError: Not a zip archive, damaged, encrypted, a repeated name, a member that is no
+            array, or as in `read_npy`.
     """
     packed = file_size(path)
     with reading(str(path)), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS:
-            raise DataError(f"holds {len(members)} members, more than {_MOST_MEMBERS}", where=str(path))
+            raise DataError(
+                f"holds {len(members)} members, more than {_MOST_MEMBERS}", where=str(path)
+            )
         arrays: dict[str, Array] = {}
         for member in members:
             name = member.filename.removesuffix(".npy")
