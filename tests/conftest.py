@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
+    if config.getoption("--require-torch") and not _found("torch"):
+        raise pytest.UsageError("--require-torch: torch is not installed")
     for name in [name for name in os.environ if name.startswith("TAPEOUT_")]:
         del os.environ[name]
     cache = Path(tempfile.mkdtemp(prefix="tapeout-tests-"))
@@ -95,8 +97,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "ptx": None if _ptxas_found() else "needs ptxas (pip install '.[ptx]')",
         "timing": "measures time: run without -n" if parallel else None,
     }
-    if config.getoption("--require-torch") and reasons["torch"]:
-        raise pytest.UsageError("--require-torch: torch is not installed")
     for item in items:
         for mark, reason in reasons.items():
             if reason is not None and mark in item.keywords:
