@@ -27,12 +27,12 @@ class Builder:
         """Start an empty graph."""
         self.name = name
         self.loc: Loc = UNKNOWN
-        self._inputs: dict[str, Value] = {}
-        self._variables: dict[str, Variable] = {}
-        self._nodes: list[Node] = []
-        self._outputs: dict[str, Value] = {}
-        self._updates: dict[str, Value] = {}
-        self._checks: list[Check] = []
+        self.inputs: dict[str, Value] = {}
+        self.variables: dict[str, Variable] = {}
+        self.nodes: list[Node] = []
+        self.outputs: dict[str, Value] = {}
+        self.updates: dict[str, Value] = {}
+        self.checks: list[Check] = []
 
     @contextmanager
     def at(self, loc: Loc) -> Iterator[None]:
@@ -46,7 +46,7 @@ class Builder:
     def add_input(self, name: str, type: TensorType) -> Value:
         """Append an input."""
         self._fresh(name)
-        value = self._inputs[name] = Value(type, name)
+        value = self.inputs[name] = Value(type, name)
         return value
 
     def add_variable(
@@ -57,17 +57,17 @@ class Builder:
 
     def adopt(self, variable: Variable) -> Value:
         """Declare a variable that exists already (of the graph that is being rebuilt)."""
-        known = self._variables.get(variable.name)
+        known = self.variables.get(variable.name)
         if known is variable:
             return variable.value
         self._fresh(variable.name)
-        self._variables[variable.name] = variable
+        self.variables[variable.name] = variable
         return variable.value
 
     def adopt_input(self, value: Value) -> Value:
         """Append an input value that exists already (of the graph that is being rebuilt)."""
         self._fresh(value.name)
-        self._inputs[value.name] = value
+        self.inputs[value.name] = value
         return value
 
     def emit(self, op: Op, *operands: Value, loc: Loc | None = None) -> tuple[Value, ...]:
@@ -84,47 +84,47 @@ class Builder:
                 raise
             raise type(e)(e.message, where=str(place), hint=e.hint) from None
         node = Node(op, operands, types, place)
-        self._nodes.append(node)
+        self.nodes.append(node)
         return node.results
 
     def keep(self, node: Node) -> None:
         """Append a node of the graph that is being rebuilt as it is, with its results."""
-        self._nodes.append(node)
+        self.nodes.append(node)
 
     def set_output(self, name: str, value: Value) -> None:
         """Name an output."""
-        if name in self._outputs:
+        if name in self.outputs:
             raise TapeoutError(f"two outputs are called {name!r}")
-        self._outputs[name] = value
+        self.outputs[name] = value
 
     def set_update(self, variable: str, value: Value) -> None:
         """Say what a variable becomes after the graph ran."""
-        declared = self._variables[variable]
+        declared = self.variables[variable]
         if declared.type != value.type:
             raise ShapeError(f"update of {variable!r}: {value.type} does not fit {declared.type}")
-        self._updates[variable] = value
+        self.updates[variable] = value
 
     def add_check(self, bad: Value, message: str) -> None:
         """Add a condition that must be false for the updates to happen."""
-        self._checks.append(Check(bad, message))
+        self.checks.append(Check(bad, message))
 
     def graph(self, dims: Mapping[str, int] | None = None) -> Graph:
         """Return the frozen graph."""
         return Graph(
             self.name,
-            tuple(self._inputs.values()),
-            tuple(self._variables.values()),
-            tuple(self._nodes),
-            tuple(self._outputs.items()),
-            tuple(self._updates.items()),
-            tuple(self._checks),
+            tuple(self.inputs.values()),
+            tuple(self.variables.values()),
+            tuple(self.nodes),
+            tuple(self.outputs.items()),
+            tuple(self.updates.items()),
+            tuple(self.checks),
             dict(dims or {}),
         )
 
     def _fresh(self, name: str) -> None:
         if not name:
             raise TapeoutError("inputs and variables need a name")
-        if name in self._inputs or name in self._variables:
+        if name in self.inputs or name in self.variables:
             raise TapeoutError(f"two inputs or variables are called {name!r}")
 
 

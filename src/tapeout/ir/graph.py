@@ -106,6 +106,8 @@ class Graph:
     """Builds the graph anew for a binding of `dims`; None when nothing is unbound."""
     origin: object = field(default=None, repr=False)
     """The original file (bytes) that the graph was imported from, for writing trained weights back."""
+    evaluation: Callable[[], Graph] | None = field(default=None, repr=False)
+    """Builds the same model in inference mode; None when the graph has only one mode."""
 
     @property
     def parameters(self) -> dict[str, Variable]:
@@ -148,11 +150,14 @@ class Graph:
 
     def then(self, change: Callable[[Graph], Graph]) -> Graph:
         """Return `change(self)`, applied again whenever dimensions are bound anew."""
-        changed = change(self)
-        if self.source is None:
-            return changed
-        source = self.source
-        return replace(changed, dims=self.dims, source=lambda dims: change(source(dims)))
+        source, evaluation = self.source, self.evaluation
+        return replace(
+            change(self),
+            dims=self.dims,
+            origin=self.origin,
+            source=None if source is None else lambda dims: source(dims).then(change),
+            evaluation=None if evaluation is None else lambda: evaluation().then(change),
+        )
 
     def __str__(self) -> str:
         from tapeout.ir.text import print_graph

@@ -1,0 +1,1 @@
+"""Derives backward graphs by the chain rule."""
