@@ -20,16 +20,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tapeout.ir.dtype import DType, bool_, f32, i64
 from tapeout.ir.literal import spell_name, spell_number
 from tapeout.ir.scalar import SCALAR_OPS
 from tapeout.kernel import loops
 from tapeout.kernel.compute import Numerics
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+from tapeout.kernel.walk import parts, postorder, roots, statements
 
 Type = tuple[DType, int]
 """Element type and number of lanes."""
@@ -50,71 +47,19 @@ def named(kernel: loops.Kernel) -> loops.Kernel:
     return replace(kernel, name=f"k_{digest[:16]}")
 
 
+def excerpt(kernel: loops.Kernel, stmt: loops.Stmt, around: int = 5) -> str:
+    """Return the lines of a kernel's text around a statement, which is marked with `>`."""
+    printer = _Printer(kernel)
+    lines = printer.text().splitlines()
+    at = printer.where[id(stmt)]
+    first = max(0, at - around)
+    shown = lines[first : at + around + 1]
+    return "\n".join(f"{'>' if n == at else ' '} {t}" for n, t in enumerate(shown, first))
+
+
 def spell_type(dtype: DType, lanes: int) -> str:
     """Return `f32` or `f32x8`."""
     return dtype.name if lanes == 1 else f"{dtype.name}x{lanes}"
-
-
-def parts(expr: loops.Expr) -> tuple[loops.Expr, ...]:
-    """Return the expressions that an expression is made of, in the order in which they are printed."""
-    if isinstance(expr, loops.Apply):
-        return expr.args
-    if isinstance(expr, loops.Cast | loops.Bitcast | loops.Splat | loops.Lanes | loops.Cross):
-        return (expr.arg,)
-    if isinstance(expr, loops.Ramp):
-        return (expr.start,)
-    if isinstance(expr, loops.Load):
-        return (expr.index,) if expr.mask is None else (expr.index, expr.mask)
-    return ()
-
-
-def roots(stmt: loops.Stmt) -> tuple[loops.Expr, ...]:
-    """Return the expressions that stand in a statement itself, not in the blocks inside it."""
-    if isinstance(stmt, loops.For):
-        return (stmt.start, stmt.stop)
-    if isinstance(stmt, loops.Let):
-        return (stmt.value,)
-    if isinstance(stmt, loops.Store):
-        mask = () if stmt.mask is None else (stmt.mask,)
-        return (stmt.index, *mask, stmt.value)
-    return (stmt.condition,) if isinstance(stmt, loops.If) else ()
-
-
-def blocks(stmt: loops.Stmt) -> tuple[tuple[loops.Stmt, ...], ...]:
-    """Return the blocks inside a statement."""
-    if isinstance(stmt, loops.For):
-        return (stmt.body,)
-    return (stmt.then, stmt.otherwise) if isinstance(stmt, loops.If) else ()
-
-
-def statements(body: Iterable[loops.Stmt]) -> Iterator[loops.Stmt]:
-    """Yield every statement, in the order of the text."""
-    stack = [iter(body)]
-    while stack:
-        stmt = next(stack[-1], None)
-        if stmt is None:
-            stack.pop()
-            continue
-        yield stmt
-        stack.extend(iter(b) for b in reversed(blocks(stmt)))
-
-
-def postorder(root: loops.Expr, done: set[int], known: Container[int] = ()) -> Iterator[loops.Expr]:
-    """Yield `root` and what is below it, parts first, each object once.
-
-    Objects whose id is in `done` (which grows) or in `known` are left out, with all below them.
-    """
-    stack: list[tuple[loops.Expr, bool]] = [(root, False)]
-    while stack:
-        expr, ready = stack.pop()
-        if id(expr) in done or id(expr) in known:
-            continue
-        if ready:
-            done.add(id(expr))
-            yield expr
-            continue
-        stack.append((expr, True))
-        stack.extend((p, False) for p in reversed(parts(expr)))
 
 
 def natural_type(expr: loops.Expr, arg: Type) -> Type:
@@ -152,6 +97,7 @@ class _Printer:
         self.uses = _count_uses(kernel)
         self.spelled: dict[int, str] = {}
         self.abbreviated: dict[int, str] = {}
+        self.where: dict[int, int] = {}
         self.vars: dict[str, Type] = {}
         self.buffers: dict[str, tuple[DType, int]] = {p.name: (p.dtype, 1) for p in kernel.params}
 
@@ -166,6 +112,11 @@ class _Printer:
 
     def line(self, text: str) -> None:
         self.lines.append("  " * self.depth + text)
+
+    def head(self, stmt: loops.Stmt, text: str) -> None:
+        """Print the (first) line of a statement itself."""
+        self.where.setdefault(id(stmt), len(self.lines))
+        self.line(text)
 
     def block(self, body: tuple[loops.Stmt, ...]) -> None:
         # Recursion over the nesting of loops, which is shallow; expressions are walked without it.
@@ -184,32 +135,32 @@ class _Printer:
             value = self.spell(stmt.value)
             self.vars[stmt.var.name] = (stmt.var.dtype, stmt.var.lanes)
             type_ = spell_type(stmt.var.dtype, stmt.var.lanes)
-            self.line(f"%{spell_name(stmt.var.name)}: {type_} = {value}")
+            self.head(stmt, f"%{spell_name(stmt.var.name)}: {type_} = {value}")
         elif isinstance(stmt, loops.Alloc):
             self.buffers[stmt.name] = (stmt.dtype, stmt.lanes if stmt.scope == "register" else 1)
             type_ = spell_type(stmt.dtype, stmt.lanes)
-            self.line(f"alloc {spell_name(stmt.name)}: {type_}[{stmt.count}] {stmt.scope}")
+            self.head(stmt, f"alloc {spell_name(stmt.name)}: {type_}[{stmt.count}] {stmt.scope}")
         elif isinstance(stmt, loops.Store):
             index = self.spell(stmt.index)
             mask = "" if stmt.mask is None else self.spell(stmt.mask)
             at = _place(stmt.buffer, index, 0, stmt.active, mask)
-            self.line(f"store {at} = {self.spell(stmt.value)}")
+            self.head(stmt, f"store {at} = {self.spell(stmt.value)}")
         elif isinstance(stmt, loops.If):
             self.branch(stmt)
         else:
-            self.line(f"barrier {stmt.scope}")
+            self.head(stmt, f"barrier {stmt.scope}")
 
     def loop(self, stmt: loops.For) -> None:
         start, stop = self.spell(stmt.start), self.spell(stmt.stop)
         step = f" step {stmt.step}" if stmt.step != 1 else ""
         kind = f" {stmt.kind}" if stmt.kind != "serial" else ""
-        self.line(f"for %{spell_name(stmt.var)} in {start}..{stop}{step}{kind} {{")
+        self.head(stmt, f"for %{spell_name(stmt.var)} in {start}..{stop}{step}{kind} {{")
         self.vars[stmt.var] = (i64, 1)
         self.inside(stmt.body)
         self.line("}")
 
     def branch(self, stmt: loops.If) -> None:
-        self.line(f"if {self.spell(stmt.condition)} {{")
+        self.head(stmt, f"if {self.spell(stmt.condition)} {{")
         self.inside(stmt.then)
         if stmt.otherwise:
             self.line("} else {")

@@ -1,0 +1,1 @@
+"""Slow, independent interpreters: what every stage is compared with."""
