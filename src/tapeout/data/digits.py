@@ -78,7 +78,10 @@ def _folders() -> list[Path]:
 def _parse(text: str, path: Path) -> NDArray[np.uint8]:
     """Return u8[5000, 785], the last column holding the labels."""
     wrong = DataError(f"is not the table of {SAMPLES} digits", where=str(path))
-    numbers = np.fromstring(text.strip().replace("\n", ","), dtype=np.float32, sep=",")
+    try:
+        numbers = np.fromstring(text.strip().replace("\n", ","), dtype=np.float32, sep=",")
+    except ValueError as error:
+        raise wrong from error
     if numbers.size != SAMPLES * (PIXELS + 1):
         raise wrong
     table = numbers.reshape(SAMPLES, PIXELS + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from tokenize import TokenError
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST_MEMBERS = 1000
 _ENCRYPTED = 1
+_BAD_HEADER = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError)
 _PICKLE_HINT = "save plain numeric arrays; object arrays are pickles and are never loaded"
 
 
@@ -96,7 +98,7 @@ def _read_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, 
             return npy_format.read_array_header_1_0(stream)
         if version == (2, 0):
             return npy_format.read_array_header_2_0(stream)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+    except _BAD_HEADER as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"is not a readable .npy array: {reason}", where=where) from error
     raise DataError(f"has .npy format version {version}; plain arrays have 1.0 or 2.0", where=where)
