@@ -1,0 +1,73 @@
+"""Target machines: which CPU and instructions LLVM generates for."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from tapeout.kernel.target import AVX2, AVX512, GENERIC, Target
+from tapeout.support.errors import CompileError
+
+if TYPE_CHECKING:
+    from llvmlite import binding
+
+# What a class needs, and the CPU that stands for it when the host cannot run it.
+_NEEDS = {"avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"), "avx2": ("avx2", "fma", "f16c")}
+_BASELINE = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": ""}
+
+
+class Machine(NamedTuple):
+    """What LLVM needs to know of a machine; two equal ones get the same object code."""
+
+    triple: str
+    cpu: str
+    features: str
+
+
+@cache
+def native() -> Target:
+    """Return the best machine class that this host can run."""
+    return next((t for t in (AVX512, AVX2) if _host_runs(t.name)), GENERIC)
+
+
+@cache
+def resolve(target: Target) -> Machine:
+    """Return triple, CPU and features of a target: the host's where it leaves them open and the host can run the class.
+
+    Raises:
+        CompileError: The class is not one of a CPU.
+    """
+    if target.name not in _BASELINE:
+        raise CompileError(f"{target.name!r} is no class of CPUs; one of {', '.join(_BASELINE)}", where="target")
+    llvm = _llvm()
+    triple = target.triple or llvm.get_process_triple()
+    if target.cpu:
+        return Machine(triple, target.cpu, target.features)
+    if target.triple or not _host_runs(target.name):
+        return Machine(triple, _BASELINE[target.name], target.features)
+    features = target.features or llvm.get_host_cpu_features().flatten()
+    return Machine(triple, llvm.get_host_cpu_name(), features)
+
+
+@cache
+def target_machine(machine: Machine) -> binding.TargetMachine:
+    """Return LLVM's description of a machine, made once."""
+    return _llvm().Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
+    )
+
+
+@cache
+def _llvm() -> type[binding]:  # type: ignore[valid-type]
+    from llvmlite import binding
+
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    return binding  # type: ignore[return-value]
+
+
+def _host_runs(name: str) -> bool:
+    if name == "generic":
+        return True
+    features = _llvm().get_host_cpu_features()
+    return all(features.get(f, False) for f in _NEEDS[name])

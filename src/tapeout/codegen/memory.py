@@ -1,0 +1,352 @@
+"""Loads and stores: whole vectors, the first few lanes, masked lanes, gathers; and their bounds tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tapeout.codegen.scalar import mangled
+from tapeout.codegen.text import (
+    Value,
+    constant,
+    constant_mask,
+    memory_type,
+    register_type,
+    vector,
+)
+from tapeout.ir.dtype import bool_, i64, u8
+from tapeout.support.errors import CompileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapeout.codegen.text import Function
+    from tapeout.ir.dtype import DType
+    from tapeout.kernel.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a buffer of a kernel lives.
+
+    Attributes:
+        name: Its name in the kernel.
+        dtype: Element type.
+        size: Number of elements (of vectors, for registers).
+        pointer: The operand that holds its address; empty for registers.
+        slots: One stack slot per vector of a register buffer, which sroa turns into registers.
+        lanes: Lanes of each slot.
+    """
+
+    name: str
+    dtype: DType
+    size: int
+    pointer: str = ""
+    slots: tuple[str, ...] = ()
+    lanes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Where a checked build reports an access out of bounds: the operands of the record and of the names."""
+
+    symbol: str
+    cell: str
+
+
+class Memory:
+    """Writes loads and stores into a function.
+
+    Args:
+        function: Where the instructions go.
+        target: Says which masked accesses are instructions.
+        faults: Set in a checked build.
+    """
+
+    def __init__(self, function: Function, target: Target, faults: Faults | None) -> None:
+        """Write into `function`."""
+        self._f = function
+        self._target = target
+        self._faults = faults
+        self._spare = ""
+
+    def load(
+        self,
+        place: Place,
+        index: Value,
+        lanes: int,
+        active: int,
+        mask: Value | None,
+        other: float,
+    ) -> Value:
+        """Return elements from `index` on, or one per lane of a vector of indices."""
+        if place.slots:
+            self._refuse_partial(place, lanes, active, mask)
+            slot = self._slot(place, index)
+            return Value(self._f.do(f"load {register_type(place.dtype, lanes)}, ptr {slot}"), place.dtype, lanes)
+        if index.lanes > 1:
+            return self._gather(place, index, active, mask, other)
+        self._check(place, index, lanes, active, mask)
+        raw = _raw(place.dtype)
+        if lanes == 1:
+            value = self._load_one(place, index, mask, other)
+        elif mask is None and active == lanes:
+            address = self._address(place, index)
+            type_ = memory_type(place.dtype, lanes)
+            value = self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}")
+        elif mask is None and not self._has_masked_loads(place.dtype):
+            value = self._load_pieces(place, index, lanes, active, other)
+        else:
+            value = self._load_masked(place, index, lanes, self._all(mask, lanes, active), other)
+        return self._from_memory(Value(value, raw, lanes), place.dtype)
+
+    def store(
+        self, place: Place, index: Value, value: Value, active: int, mask: Value | None
+    ) -> None:
+        """Write elements from `index` on."""
+        lanes = value.lanes
+        if place.slots:
+            self._refuse_partial(place, lanes, active, mask)
+            self._f.line(f"store {value}, ptr {self._slot(place, index)}")
+            return
+        if index.lanes > 1:
+            raise CompileError(f"store to {place.name} has a vector of indices", where="codegen")
+        self._check(place, index, lanes, active, mask)
+        raw = self._to_memory(value)
+        if lanes == 1:
+            self._store_one(place, index, raw, mask)
+        elif mask is None and active == lanes:
+            address = self._address(place, index)
+            self._f.line(f"store {raw}, ptr {address}, align {place.dtype.bytes}")
+        elif mask is None and self._target.name != "avx512":
+            # vmaskmov to memory is microcode on AMD: a few narrower stores are faster.
+            self._store_pieces(place, index, raw, active)
+        else:
+            address = self._address(place, index)
+            operand = self._all(mask, lanes, active)
+            self._f.line(
+                f"call void @llvm.masked.store.{mangled(raw)}.p0({raw}, "
+                f"ptr align {place.dtype.bytes} {address}, {operand})"
+            )
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _slot(self, place: Place, index: Value) -> str:
+        if index.number is None:
+            raise CompileError(
+                f"register buffer {place.name} is indexed by {index.text}, which is no constant",
+                where="codegen",
+                hint="unroll the loop, or give the buffer the scope local",
+            )
+        if not 0 <= index.number < len(place.slots):
+            raise CompileError(
+                f"register buffer {place.name} has {len(place.slots)} vectors, not one at {index.number}",
+                where="codegen",
+            )
+        return place.slots[index.number]
+
+    def _refuse_partial(self, place: Place, lanes: int, active: int, mask: Value | None) -> None:
+        if mask is None and active == lanes == place.lanes:
+            return
+        raise CompileError(
+            f"register buffer {place.name} holds vectors of {place.lanes} lanes and is accessed by "
+            f"{active} of {lanes} lanes{' with a mask' if mask else ''}",
+            where="codegen",
+        )
+
+    def _address(self, place: Place, index: Value) -> str:
+        type_ = memory_type(place.dtype)
+        return self._f.pure(f"getelementptr inbounds {type_}, ptr {place.pointer}, {index}")
+
+    def _has_masked_loads(self, dtype: DType) -> bool:
+        if self._target.name == "avx512":
+            return True
+        return self._target.name == "avx2" and dtype.bits >= 32
+
+    def _all(self, mask: Value | None, lanes: int, active: int) -> str:
+        """The operand (with its type) of the lanes that are both active and true in the mask."""
+        first = f"<{lanes} x i1> {constant_mask(lanes, active)}"
+        if mask is None:
+            return first
+        if active == lanes:
+            return str(mask)
+        return f"{mask.type} {self._f.pure(f'and {first}, {mask.text}')}"
+
+    def _to_memory(self, value: Value) -> Value:
+        if value.dtype != bool_:
+            return value
+        text = self._f.pure(f"zext {value} to {vector('i8', value.lanes)}")
+        return Value(text, u8, value.lanes)
+
+    def _from_memory(self, raw: Value, dtype: DType) -> Value:
+        if dtype != bool_:
+            return Value(raw.text, dtype, raw.lanes)
+        zero = constant(0, u8, raw.lanes)
+        return Value(self._f.pure(f"icmp ne {raw}, {zero.text}"), bool_, raw.lanes)
+
+    def _load_one(self, place: Place, index: Value, mask: Value | None, other: float) -> str:
+        type_ = memory_type(place.dtype)
+        address = self._address(place, index)
+        if mask is None:
+            return self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}")
+        # No branch: an address that is always good stands in for one that may not be read.
+        safe = self._f.pure(f"select {mask}, ptr {address}, ptr {self._spare_slot()}")
+        value = self._f.do(f"load {type_}, ptr {safe}, align {place.dtype.bytes}")
+        zero = constant(other, _raw(place.dtype))
+        return self._f.pure(f"select {mask}, {type_} {value}, {zero}")
+
+    def _spare_slot(self) -> str:
+        if not self._spare:
+            self._spare = self._f.alloca("i64", 8)
+        return self._spare
+
+    def _store_one(self, place: Place, index: Value, value: Value, mask: Value | None) -> None:
+        address = self._address(place, index)
+        if mask is None:
+            self._f.line(f"store {value}, ptr {address}, align {place.dtype.bytes}")
+            return
+        write, after = self._f.label(), self._f.label()
+        self._f.branch(mask.text, write, after)
+        self._f.start(write)
+        self._f.line(f"store {value}, ptr {address}, align {place.dtype.bytes}")
+        self._f.jump(after)
+        self._f.start(after)
+
+    def _load_masked(self, place: Place, index: Value, lanes: int, mask: str, other: float) -> str:
+        address = self._address(place, index)
+        rest = constant(other, _raw(place.dtype), lanes)
+        return self._f.do(
+            f"call {rest.type} @llvm.masked.load.{mangled(rest)}.p0("
+            f"ptr align {place.dtype.bytes} {address}, {mask}, {rest})"
+        )
+
+    def _load_pieces(self, place: Place, index: Value, lanes: int, active: int, other: float) -> str:
+        out = constant(other, _raw(place.dtype), lanes)
+        for start, count in _pieces(active):
+            address = self._address(place, self._later(index, start))
+            type_ = memory_type(place.dtype, count)
+            piece = self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}")
+            if count == 1:
+                text = self._f.pure(f"insertelement {out}, {type_} {piece}, i64 {start}")
+            else:
+                spread = _shuffle(range(count), lanes)
+                wide = self._f.pure(f"shufflevector {type_} {piece}, {type_} poison, {spread}")
+                picked = [lanes + i - start if 0 <= i - start < count else i for i in range(lanes)]
+                merge = _shuffle(picked, lanes)
+                text = self._f.pure(f"shufflevector {out}, {out.type} {wide}, {merge}")
+            out = Value(text, out.dtype, lanes)
+        return out.text
+
+    def _store_pieces(self, place: Place, index: Value, value: Value, active: int) -> None:
+        for start, count in _pieces(active):
+            address = self._address(place, self._later(index, start))
+            type_ = memory_type(place.dtype, count)
+            if count == 1:
+                piece = self._f.pure(f"extractelement {value}, i64 {start}")
+            else:
+                part = _shuffle(range(start, start + count), count)
+                piece = self._f.pure(f"shufflevector {value}, {value.type} poison, {part}")
+            self._f.line(f"store {type_} {piece}, ptr {address}, align {place.dtype.bytes}")
+
+    def _later(self, index: Value, by: int) -> Value:
+        if by == 0:
+            return index
+        if index.number is not None:
+            return constant(index.number + by, i64)
+        return Value(self._f.pure(f"add {index}, {by}"), i64)
+
+    def _gather(
+        self, place: Place, index: Value, active: int, mask: Value | None, other: float
+    ) -> Value:
+        """One load per lane: on the CPUs of today no slower than their gather instructions."""
+        out = constant(other, place.dtype, index.lanes)
+        for lane in range(active):
+            at = Value(self._f.pure(f"extractelement {index}, i64 {lane}"), i64)
+            one = None
+            if mask is not None:
+                one = Value(self._f.pure(f"extractelement {mask}, i64 {lane}"), bool_)
+            self._check(place, at, 1, 1, one)
+            raw = Value(self._load_one(place, at, one, other), _raw(place.dtype))
+            item = self._from_memory(raw, place.dtype)
+            text = self._f.pure(f"insertelement {out}, {item}, i64 {lane}")
+            out = Value(text, place.dtype, index.lanes)
+        return out
+
+    # --- bounds ----------------------------------------------------------------------------------
+
+    def _check(
+        self, place: Place, index: Value, lanes: int, active: int, mask: Value | None
+    ) -> None:
+        """Leave the kernel with a record where an access would touch what is not the buffer's."""
+        if self._faults is None:
+            return
+        if index.number is not None and 0 <= index.number <= place.size - active and mask is None:
+            return
+        inside = self._inside(place, index, lanes, active, mask)
+        bad, good = self._f.label(), self._f.label()
+        self._f.branch(inside, good, bad)
+        self._f.start(bad)
+        symbol, cell = self._faults.symbol, self._faults.cell
+        self._f.line(
+            f'call void @"{symbol}.fault"(ptr {cell}, ptr @"{symbol}.name.{place.name}", {index})'
+        )
+        self._f.line("ret void")
+        self._f.start(good)
+
+    def _inside(
+        self, place: Place, index: Value, lanes: int, active: int, mask: Value | None
+    ) -> str:
+        limit = place.size - (active if mask is None else 1)
+        if lanes == 1 or mask is None:
+            inside = self._f.pure(f"icmp ule {index}, {limit}") if limit >= 0 else "false"
+            if mask is None:
+                return inside
+            return self._f.pure(f"select {mask}, i1 {inside}, i1 true")
+        at = ramp(self._f, index, lanes)
+        past = constant(place.size, i64, lanes)
+        outside = self._f.pure(f"icmp uge {at}, {past.text}")
+        used = self._all(mask, lanes, active)
+        bad = self._f.pure(f"and {used}, {outside}")
+        bits = self._f.pure(f"bitcast {vector('i1', lanes)} {bad} to i{lanes}")
+        return self._f.pure(f"icmp eq i{lanes} {bits}, 0")
+
+
+def splat(f: Function, x: Value, lanes: int) -> Value:
+    """Return a scalar in every lane."""
+    if lanes == 1:
+        return x
+    if not x.text.startswith("%"):
+        return Value(f"splat ({x})", x.dtype, lanes)
+    type_ = register_type(x.dtype, lanes)
+    first = f.pure(f"insertelement {type_} poison, {x}, i64 0")
+    text = f.pure(f"shufflevector {type_} {first}, {type_} poison, <{lanes} x i32> zeroinitializer")
+    return Value(text, x.dtype, lanes)
+
+
+def ramp(f: Function, start: Value, lanes: int) -> Value:
+    """Return `start, start+1, …`, one per lane."""
+    if lanes == 1:
+        return start
+    steps = "<" + ", ".join(f"i64 {i}" for i in range(lanes)) + ">"
+    if start.number == 0:
+        return Value(steps, i64, lanes)
+    return Value(f.pure(f"add {splat(f, start, lanes)}, {steps}"), i64, lanes)
+
+
+def _raw(dtype: DType) -> DType:
+    return u8 if dtype == bool_ else dtype
+
+
+def _shuffle(picked: range | list[int], lanes: int) -> str:
+    """The mask operand of a shufflevector; lanes past the end of `picked` are poison."""
+    items = [f"i32 {i}" for i in picked] + ["i32 poison"] * (lanes - len(picked))
+    return f"<{lanes} x i32> <" + ", ".join(items) + ">"
+
+
+def _pieces(active: int) -> Iterator[tuple[int, int]]:
+    """Split the first `active` lanes into (start, count) with counts that are falling powers of two."""
+    start = 0
+    while start < active:
+        count = 1 << (active - start).bit_length() - 1
+        yield start, count
+        start += count

@@ -1,0 +1,1 @@
+"""Loads object code and runs it; never compiles."""
