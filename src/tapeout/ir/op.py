@@ -225,7 +225,19 @@ class Contraction(Reduction):
 
 
 class Scatter(Op):
-    """`result = operand 0, plus each element of operand 2 added at the place that operand 1 names along one axis`."""
+    """`result = operand 0`, plus every element of operand 2 added at the place that `place` names, in row-major order.
+
+    Operand 1 holds the integer indices.
+    """
+
+    def place(
+        self, s: ScalarOps[T], point: tuple[Affine, ...], types: tuple[TensorType, ...], indices: Read[T]
+    ) -> tuple[Affine | T, ...]:
+        """Return where the element of operand 2 at `point` goes: an index expression or an i64 scalar per dimension.
+
+        Dimensions of `point` that stand as plain axes in the result are independent of each other.
+        """
+        raise NotImplementedError(self.name)
 
 
 class Composite(Op):

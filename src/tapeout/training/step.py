@@ -144,6 +144,18 @@ def gradient_entry(
     return b.graph()
 
 
+def loss_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None) -> Graph:
+    """Return the forward pass in training mode with the one output `loss`; it updates nothing."""
+    with_loss, context = loss_graph(graph, loss, shapes=shapes)
+    b = context.builder
+    b.name = "loss"
+    b.updates.clear()
+    b.outputs.clear()
+    b.set_output(LOSS, with_loss.output[LOSS])
+    add_checks(b)
+    return b.graph()
+
+
 def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None) -> Graph:
     """Return the graph with outputs `loss` and, for class labels, `correct` and `counted` (i64 scalars)."""
     with_loss, context = loss_graph(graph, loss, shapes=shapes)

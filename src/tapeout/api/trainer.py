@@ -1,0 +1,389 @@
+"""The trainer: a model, a loss and an optimiser, compiled for each binding of dimensions that it meets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapeout.api.batches import Batch, Data, DataSource, array_of, fit_array, not_finite, rows_of
+from tapeout.api.binding import bind_dims
+from tapeout.api.history import History, StepResult
+from tapeout.api.session import CheckFailed, Entry, Session
+from tapeout.api.views import Hyperparameters, Parameters
+from tapeout.ir.graph import Graph
+from tapeout.support.errors import DataError, OptionError, nearest
+from tapeout.training.losses import Loss, as_loss
+from tapeout.training.step import (
+    GRAD,
+    LOSS,
+    STEP,
+    evaluate_entry,
+    gradient_entry,
+    loss_entry,
+    predict_entry,
+    step_entry,
+)
+
+if TYPE_CHECKING:
+    from tapeout.ir.op import Array
+    from tapeout.training.optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the arena of a training step, exact.
+
+    Attributes:
+        parameters: Parameters.
+        optimizer_state: States: moments, counters, statistics, and hyper-parameters.
+        gradients: Gradients of trainable parameters.
+        activations: Everything else that lives during a step: values kept for the backward pass, scratch, outputs.
+        total: The whole arena.
+    """
+
+    parameters: int
+    optimizer_state: int
+    gradients: int
+    activations: int
+    total: int
+
+
+class Trainer:
+    """Trains a model with one native call a step.
+
+    Args:
+        model: A graph, or the path of an ONNX file.
+        loss: One of `tapeout.losses`, the name of a scalar output, or a function over Sym.
+        optimizer: One of `tapeout.optimizers`; None for gradients only.
+        target: `native` (this machine), or the name of a target class.
+        threads: Threads to run with; None: TAPEOUT_THREADS or the cores of this process. Results do not depend on it.
+        seed: Seed of the order of samples and of random operations.
+        clip_norm: Scale all gradients together so that their norm is at most this; None: no clipping.
+        checked: Test the bounds of every memory access (slow); None: as TAPEOUT_CHECKED says.
+        guard: Put the arena between two inaccessible pages.
+
+    Raises:
+        OptionError: The loss names an unknown output, nothing is trainable, …
+        TapeoutError: The model cannot be read or differentiated.
+    """
+
+    def __init__(
+        self,
+        model: Graph | str | Path,
+        *,
+        loss: Loss | str | Callable[..., Any],
+        optimizer: Optimizer | None,
+        target: str = "native",
+        threads: int | None = None,
+        seed: int = 0,
+        clip_norm: float | None = None,
+        checked: bool | None = None,
+        guard: bool = False,
+    ) -> None:
+        """Prepare; compilation happens here for a model without unbound dimensions, else at the first batch."""
+        if not isinstance(model, Graph):
+            from tapeout.api.load import load_onnx
+
+            model = load_onnx(model)
+        self.model = model
+        self.loss, self.optimizer, self.clip_norm = as_loss(loss), optimizer, clip_norm
+        self.seed = seed
+        self.notes: list[str] = []
+        self.epoch = 0
+        self.batch = 0
+        self._evaluation: Graph | None = None
+        self._entries: dict[tuple[Any, ...], Entry] = {}
+        # The preview binding shows every fault of model, loss and optimiser now rather than at the first batch.
+        preview = self._graph("step" if optimizer else "gradients", model.dims, {})
+        gradient_entry(model, self.loss, None, None, self.notes)
+        self._seen: set[str] = set()
+        self.session = Session(preview.variables, target=target, threads=threads, checked=checked, guard=guard)
+        self.label_names = [v.name for v in preview.inputs if v.name not in model.input]
+        self.input_names = [v.name for v in model.inputs]
+        self.parameters = Parameters(self.session, model)
+        self.hyperparameters = Hyperparameters(self.session)
+        if not model.dims:
+            self._entry("step" if optimizer else "gradients", {}, {})
+
+    # -- one batch --------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> StepResult:
+        """Run one training step: forward, loss, backward, update, in one native call.
+
+        Args:
+            batch: Arrays by input name, labels included.
+
+        Returns:
+            `loss` (and `grad_norm` with clipping), floats when read.
+
+        Raises:
+            DataError: An array is missing or does not fit, an index is out of range, or the loss is not finite; nothing was updated.
+        """
+        if self.optimizer is None:
+            raise OptionError("the trainer has no optimizer", hint="pass optimizer=, or call gradients()")
+        entry = self._entry_for("step", batch)
+        return StepResult(self._run(entry, batch))
+
+    def gradients(self, batch: Batch, wrt: Sequence[str] | None = None) -> tuple[float, dict[str, Array]]:
+        """Return the loss and gradients by name; nothing is updated.
+
+        Args:
+            batch: Arrays by input name, labels included.
+            wrt: Names of parameters or inputs; None: all trainable parameters.
+        """
+        entry = self._entry_for("gradients", batch, None if wrt is None else tuple(wrt))
+        found = self._run(entry, batch)
+        return float(found[LOSS]), {n.removeprefix(GRAD): a for n, a in found.items() if n.startswith(GRAD)}
+
+    def loss_of(self, batch: Batch) -> float:
+        """Return the loss of a batch in training mode; nothing is updated."""
+        return float(self._run(self._entry_for("loss", batch), batch)[LOSS])
+
+    # -- many batches -----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: Data,
+        epochs: int = 1,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        validation_data: Data | None = None,
+        metrics: Sequence[str] = ("accuracy",),
+        callbacks: Iterable[Any] = (),
+    ) -> History:
+        """Train for some epochs.
+
+        Args:
+            data: Mapping of arrays (with `batch_size`), or a re-iterable of mappings or (inputs, labels) pairs.
+            epochs: Passes over the data.
+            batch_size: Rows of a batch; the last one may be shorter.
+            shuffle: Whether a mapping is read in a new order each epoch, fixed by seed and epoch.
+            validation_data: Evaluated after each epoch.
+            metrics: Which figures beside the loss.
+            callbacks: Objects with `on_step(trainer, step, loss)` or `on_epoch(trainer, epoch, record)`.
+
+        Raises:
+            DataError: The data do not fit; a one-shot iterator with several epochs.
+        """
+        names = [*self.input_names, *self.label_names]
+        source = DataSource(data, names, batch_size)
+        if source.is_one_shot and epochs > 1:
+            raise DataError("data is a one-shot iterator, which the first epoch uses up", hint="pass a list or a DataLoader")
+        history = History()
+        first, skip = self.epoch, self.batch
+        for epoch in range(first, first + epochs):
+            record = self._epoch(source, epoch, skip if epoch == first else 0, shuffle, history, callbacks)
+            self.epoch, self.batch = epoch + 1, 0
+            if validation_data is not None:
+                found = self.evaluate(validation_data, batch_size or 256, metrics)
+                record.update({f"val_{k}": v for k, v in found.items()})
+            history.epochs.append(record)
+            _tell(callbacks, "on_epoch", self, epoch + 1 - first, record)
+        return history
+
+    def _epoch(
+        self, source: DataSource, epoch: int, skip: int, shuffle: bool, history: History, callbacks: Iterable[Any]
+    ) -> dict[str, float]:
+        start = time.perf_counter()
+        total, rows = 0.0, 0
+        for batch in source.batches(shuffle=shuffle, seed=self.seed, epoch=epoch, skip=skip):
+            loss = self.step(batch)[LOSS]
+            self.batch += 1
+            count = rows_of(batch)
+            total, rows = total + loss * count, rows + count
+            history.steps.append(loss)
+            _tell(callbacks, "on_step", self, len(history.steps), loss)
+        if not rows:
+            raise DataError("data is empty")
+        seconds = time.perf_counter() - start
+        return {"loss": total / rows, "samples_per_second": rows / seconds, "seconds": seconds}
+
+    def evaluate(
+        self, data: Data, batch_size: int | None = None, metrics: Sequence[str] = ("accuracy",)
+    ) -> dict[str, float]:
+        """Return the mean loss and the metrics over data, the model in inference mode; nothing is updated."""
+        unknown = [m for m in metrics if m != "accuracy"]
+        if unknown:
+            raise OptionError(f"metric {unknown[0]!r} is unknown", hint=nearest(unknown[0], ["accuracy"]))
+        source = DataSource(data, [*self.input_names, *self.label_names], batch_size)
+        total, rows, correct, counted = 0.0, 0, 0, 0
+        for batch in source.batches(shuffle=False, seed=0, epoch=0):
+            found = self._run(self._entry_for("evaluate", batch), batch)
+            n = rows_of(batch)
+            total, rows = total + float(found[LOSS]) * n, rows + n
+            correct, counted = correct + int(found.get("correct", 0)), counted + int(found.get("counted", 0))
+        if not rows:
+            raise DataError("data is empty")
+        result = {"loss": total / rows}
+        if counted and "accuracy" in metrics:
+            result["accuracy"] = correct / counted
+        return result
+
+    def predict(self, inputs: Mapping[str, Any], batch_size: int | None = None) -> dict[str, Array]:
+        """Return the model's outputs for arrays by input name, the model in inference mode."""
+        source = DataSource(inputs, self.input_names, batch_size, what="inputs")
+        parts: dict[str, list[Array]] = {}
+        for batch in source.batches(shuffle=False, seed=0, epoch=0):
+            for name, array in self._run(self._entry_for("predict", batch), batch).items():
+                parts.setdefault(name, []).append(array)
+        return {n: a[0] if len(a) == 1 else np.concatenate(a) for n, a in parts.items()}
+
+    # -- memory, compilation ----------------------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the arena of the training step that was compiled last (or gradients, without an optimiser).
+
+        Raises:
+            OptionError: No dimension is bound yet; use `memory_for`.
+        """
+        kind = "step" if self.optimizer else "gradients"
+        found = [e for (k, *_), e in self._entries.items() if k == kind]
+        if not found:
+            raise OptionError("dimensions are not bound yet", hint="run a step first, or call memory_for(N=…)")
+        return self._memory(found[-1])
+
+    def memory_for(self, **dims: int) -> Memory:
+        """Return the exact bytes of a training step for a binding, without running it."""
+        return self._memory(self._entry("step" if self.optimizer else "gradients", {**self.model.dims, **dims}, {}))
+
+    def _memory(self, entry: Entry) -> Memory:
+        slots = entry.program.layout.slots
+        parameters = sum(s.type.bytes for s in slots if s.kind == "parameter")
+        persistent = entry.program.layout.bytes
+        gradients = sum(b.bytes for b in entry.program.buffers.values() if b.space == "gradient")
+        total = entry.program.arena
+        return Memory(parameters, persistent - parameters, gradients, total - persistent - gradients, total)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent compiling (or loading from the cache) so far."""
+        return self.session.compile_seconds
+
+    @property
+    def kernels(self) -> int:
+        """Number of distinct kernels in use."""
+        return self.session.kernels
+
+    @property
+    def threads(self) -> int:
+        """Threads that the native code runs with."""
+        return self.session.threads
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def export_onnx(self, path: str | Path) -> None:
+        """Write the original ONNX file with only trained initializers changed (or a new file for a graph made in Python)."""
+        from tapeout.api.files import export_onnx
+
+        export_onnx(self, path)
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the parameters as safetensors."""
+        from tapeout.api.files import save_weights
+
+        save_weights(self, path)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint from which training goes on bit for bit."""
+        from tapeout.api.checkpoint import save
+
+        save(self, path)
+
+    @classmethod
+    def restore(cls, path: str | Path, model: Graph | str | Path | None = None, **options: Any) -> Trainer:
+        """Return a trainer that goes on where a checkpoint was written.
+
+        Args:
+            path: The checkpoint.
+            model: The model, where the checkpoint does not hold it (a graph made in Python).
+            options: `loss=`, `optimizer=` where they are functions of the user's; `threads=`, `target=` as wanted.
+        """
+        from tapeout.api.checkpoint import restore
+
+        return restore(path, model, options)
+
+    @property
+    def steps_done(self) -> int:
+        """Number of optimiser steps so far."""
+        return int(self.session.read(STEP)) if self.optimizer else 0
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _run(self, entry: Entry, batch: Batch) -> dict[str, Array]:
+        inputs = {}
+        for name, type_ in entry.program.input_types.items():
+            if name not in batch:
+                raise DataError(f"the batch has no array {name!r}", hint=nearest(name, batch))
+            inputs[name] = fit_array(name, batch[name], type_)
+        try:
+            return entry.run(inputs)
+        except CheckFailed as failed:
+            where = not_finite(inputs)
+            if where:
+                raise DataError(where, hint="clean the data; nothing was updated") from None
+            raise DataError(f"{failed.message}; nothing was updated", hint=_culprit(failed.message, inputs)) from None
+
+    def _entry_for(self, kind: str, batch: Batch, wrt: tuple[str, ...] | None = None) -> Entry:
+        shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
+        key = (kind, wrt, *sorted(shapes.items()))
+        found = self._entries.get(key)
+        if found is None:
+            known = {n: s for n, s in shapes.items() if n in self.model.input or n in self.label_names}
+            dims = bind_dims(self.model, {n: s for n, s in known.items() if n in self.model.input})
+            found = self._entries[key] = self._entry(kind, dims, known, wrt)
+        return found
+
+    def _entry(
+        self, kind: str, dims: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], wrt: tuple[str, ...] | None = None
+    ) -> Entry:
+        key = (kind, wrt, "dims", *sorted(dims.items()))
+        found = self._entries.get(key)
+        if found is None:
+            found = self._entries[key] = self.session.prepare(self._graph(kind, dims, shapes, wrt))
+        return found
+
+    def _graph(
+        self,
+        kind: str,
+        dims: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        wrt: tuple[str, ...] | None = None,
+    ) -> Graph:
+        labels = {n: s for n, s in shapes.items() if n not in self.model.input}
+        if kind in ("evaluate", "predict"):
+            bound = self._inference().bind(dims)
+            return predict_entry(bound) if kind == "predict" else evaluate_entry(bound, self.loss, labels)
+        bound = self.model.bind(dims)
+        if kind == "loss":
+            return loss_entry(bound, self.loss, labels)
+        if kind == "gradients":
+            return gradient_entry(bound, self.loss, wrt, labels)
+        assert self.optimizer is not None
+        return step_entry(bound, self.loss, self.optimizer, self.clip_norm, labels)
+
+    def _inference(self) -> Graph:
+        if self._evaluation is None:
+            self._evaluation = self.model.evaluation() if self.model.evaluation else self.model
+        return self._evaluation
+
+
+def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:
+    for callback in callbacks:
+        told = getattr(callback, event, None)
+        if told is not None:
+            told(*args)
+
+
+def _culprit(message: str, inputs: Mapping[str, Array]) -> str:
+    """Name the integer array that holds the offending index, when one stands out."""
+    for name, array in inputs.items():
+        if array.dtype.kind in "iu" and array.size and name in message:
+            return f"{name} holds values from {array.min()} to {array.max()}"
+    ranges = [f"{n} {a.min()}…{a.max()}" for n, a in inputs.items() if a.dtype.kind in "iu" and a.size]
+    return "integer inputs hold: " + ", ".join(ranges) if ranges else ""
