@@ -1,0 +1,1 @@
+"""Turns a graph into a program: fusion, layouts, order, memory plan, loops."""

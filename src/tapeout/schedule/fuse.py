@@ -1,0 +1,114 @@
+"""Turns a graph into kernels at level T: which values are kept, which nodes share a kernel, in which layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import index_of
+from tapeout.ir.op import Contraction, Pointwise, Reduction, Scatter
+from tapeout.schedule.facts import FactTable, own_axes
+from tapeout.schedule.inline import Orders, choose_inlined
+from tapeout.schedule.kernels import Kernels, copy
+from tapeout.schedule.model import Group, GroupKind, Home, Homes, Work, row_major
+from tapeout.schedule.uses import Uses, needed_nodes
+from tapeout.support.errors import CompileError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tapeout.ir.graph import Graph, Node
+    from tapeout.ir.op import Array
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The kernels of a graph, in an order in which each comes after what it reads.
+
+    Attributes:
+        works: The kernels.
+        homes: Where kept values live, sources included.
+        constants: The data of constant homes, by name.
+    """
+
+    works: tuple[Work, ...]
+    homes: Homes
+    constants: dict[str, Array]
+
+
+def fuse(graph: Graph) -> Fused:
+    """Return the kernels of a graph of primitives."""
+    nodes = needed_nodes(graph)
+    sources, constants = source_homes(graph, nodes)
+    nodes = tuple(n for n in nodes if n.results[0] not in sources)
+    _check_kinds(nodes)
+    facts, uses = FactTable(), Uses.of(graph)
+    orders: Orders = {}
+    inlined = choose_inlined(nodes, facts, uses, orders, uses.wanted)
+    groups = [found(node, facts, uses) for node in nodes if node.results[0] not in inlined]
+    homes = dict(sources)
+    numbers = {node: i for i, node in enumerate(graph.nodes)}
+    for group in groups:
+        for node in group.members:
+            (result,) = node.results
+            order = orders.get(result, row_major(result.type.rank))
+            homes[result] = Home(f"%{numbers[node]}", result.type, order, "activation")
+    kernels = Kernels(homes, inlined, homes)
+    works = [work for group in groups for work in kernels.build(group)]
+    works += final_copies(graph, homes)
+    return Fused(tuple(works), homes, constants)
+
+
+def found(node: Node, facts: FactTable, uses: Uses) -> Group:
+    """Return a group of one node over its own axes."""
+    late = node in uses.late
+    if isinstance(node.op, Scatter):
+        outer = own_axes(node.results[0].type.shape, "a")
+        return Group("scatter", outer, (), {node: index_of(outer)}, late)
+    outer = own_axes(node.results[0].type.shape, "a")
+    inner = tuple(facts[node].reduced)
+    kind: GroupKind = "contraction" if isinstance(node.op, Contraction) else "loop"
+    return Group(kind, outer, inner, {node: index_of(outer)}, late)
+
+
+def final_copies(graph: Graph, homes: Homes) -> list[Work]:
+    """Return the copies of new contents into variables."""
+    pairs = [(homes[v], homes[graph.variable[name].value]) for name, v in graph.updates]
+    return [copy(a, b, late=True) for a, b in pairs if a != b]
+
+
+def source_homes(graph: Graph, nodes: Sequence[Node]) -> tuple[Homes, dict[str, Array]]:
+    """Return the homes of inputs, variables and constants, and the data of the latter."""
+    homes: Homes = {}
+    for v in graph.inputs:
+        homes[v] = Home(v.name, v.type, row_major(v.type.rank), "input")
+    for var in graph.variables:
+        homes[var.value] = Home(var.name, var.type, row_major(var.type.rank), "variable")
+    constants: dict[str, Array] = {}
+    for node in nodes:
+        data = constant_data(node)
+        if data is None:
+            continue
+        (result,) = node.results
+        name = f"$%{len(constants)}"
+        homes[result] = Home(name, result.type, row_major(result.type.rank), "constant")
+        constants[name] = data
+    return homes, constants
+
+
+def constant_data(node: Node) -> Array | None:
+    """Return the data of a constant that is not one number everywhere, None for every other node."""
+    if node.operands or getattr(node.op, "is_splat", True):
+        return None
+    return node.op.reference()  # type: ignore[return-value]
+
+
+def _check_kinds(nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        if not isinstance(node.op, Pointwise | Reduction | Scatter):
+            kind = type(node.op).__mro__[1].__name__
+            raise CompileError(
+                f"{node.op.name} ({kind}) cannot be scheduled; only primitive operations can",
+                where=str(node.loc),
+                hint="decompose composite operations first",
+            )
