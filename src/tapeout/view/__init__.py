@@ -1,0 +1,1 @@
+"""Pictures of graphs, kernels and memory: SVG, DOT and one self-contained page."""
