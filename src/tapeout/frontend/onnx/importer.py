@@ -1,0 +1,377 @@
+"""One import: from the nodes of a model to a graph, for one binding of the named dimensions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tapeout.frontend.onnx import tensors
+from tapeout.frontend.onnx.call import Call
+from tapeout.frontend.onnx.dims import input_type
+from tapeout.frontend.onnx.functions import LIMIT_DEPTH, Key, node_key
+from tapeout.frontend.onnx.known import Known
+from tapeout.frontend.onnx.order import in_order
+from tapeout.frontend.onnx.read import LIMIT_NODES
+from tapeout.frontend.onnx.registry import Version, find
+from tapeout.frontend.onnx.session import node_name
+from tapeout.ir.build import Builder
+from tapeout.ir.dtype import i64
+from tapeout.ir.graph import Graph, Node, Value, Variable
+from tapeout.ir.type import TensorType
+from tapeout.ops.sym import Sym, constant, random_bits
+from tapeout.support.errors import BudgetError, OnnxImportError, TapeoutError, UnsupportedOperator, nearest
+from tapeout.support.loc import Loc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+    from tapeout.frontend.onnx.session import Session
+    from tapeout.ir.op import Op
+
+LIMIT_VALUE_BYTES = 1 << 36
+"""The largest value that a graph may hold."""
+
+Problem = Callable[["onnx.NodeProto", TapeoutError], None]
+
+
+@dataclass
+class Frame:
+    """The names that a list of nodes sees: of the model's graph, of a function or of a branch.
+
+    Attributes:
+        values: What each name stands for; None for the result of a node that failed.
+        opset: Version of the operator set.
+        scope: Prefix of node names.
+        depth: How many frames stand around this one.
+        outer: Where a branch looks for names that it does not define.
+        attributes: Those of the call of a function.
+    """
+
+    values: dict[str, Sym | None]
+    opset: int
+    scope: str = ""
+    depth: int = 0
+    outer: Frame | None = None
+    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+
+
+class LimitedBuilder(Builder):
+    """A builder that refuses values and graphs beyond all measure before anything is allocated."""
+
+    def emit(self, op: Op, *operands: Value, loc: Loc | None = None) -> tuple[Value, ...]:
+        """Append a node and return its results.
+
+        Raises:
+            BudgetError: A result, or the graph, is too large.
+        """
+        results = super().emit(op, *operands, loc=loc)
+        for r in results:
+            if r.type.bytes > LIMIT_VALUE_BYTES or r.type.rank > 32:
+                text = f"{op.name} gives {r.type}: {r.type.bytes} bytes, the limit is {LIMIT_VALUE_BYTES}"
+                raise BudgetError(text, where=str(self.loc))
+        if len(self._nodes) > 8 * LIMIT_NODES:
+            raise BudgetError(f"more than {8 * LIMIT_NODES} operations", where=str(self.loc))
+        return results
+
+
+class Randomness:
+    """Random bits keyed by the model's seed, the step, and the name of the node that asks."""
+
+    def __init__(self, session: Session, builder: Builder) -> None:
+        """Declare nothing before the first bits are asked for."""
+        self._session, self._builder = session, builder
+        self._sources: tuple[Sym, Sym] | None = None
+
+    def bits(self, stream: str, shape: Sequence[int]) -> Sym:
+        """Return u32 random bits, another sequence for every stream name and every step."""
+        if self._sources is None:
+            self._sources = self._declare()
+        number = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:4], "little")
+        return random_bits(*self._sources, number, shape)
+
+    def _declare(self) -> tuple[Sym, Sym]:
+        zero = np.zeros((), np.int64)
+        scalar = TensorType(i64, ())
+        seed = self._session.own_variable(Variable("rng.seed", scalar, "hyper", False, zero))
+        step = self._session.own_variable(Variable("rng.step", scalar, "state", False, zero))
+        seed_sym, step_sym = (Sym(self._builder, self._builder.adopt(v)) for v in (seed, step))
+        self._builder.set_update("rng.step", (step_sym + 1).value)
+        return seed_sym, step_sym
+
+
+class Importer:
+    """Imports a model for one binding.
+
+    Args:
+        session: The model.
+        dims: A number for every named dimension.
+        named: Whether sizes remember the names (a preview) or are plain numbers (a binding).
+        on_problem: Is told of a node that cannot be imported; without it, the first one is raised.
+    """
+
+    def __init__(
+        self, session: Session, dims: Mapping[str, int], *, named: bool, on_problem: Problem | None = None
+    ) -> None:
+        """Start an empty graph."""
+        self.session, self.file = session, session.file
+        self.dims, self.named, self.on_problem = dims, named, on_problem
+        self.builder = LimitedBuilder(self.file.proto.graph.name or "main")
+        self.known = Known()
+        self.random = Randomness(session, self.builder)
+
+    def graph(self) -> Graph:
+        """Return the graph."""
+        proto = self.file.proto.graph
+        frame = Frame({}, self.file.opset)
+        self._inputs(frame)
+        defined = {**dict.fromkeys(self.session.weights.stored), **dict.fromkeys(frame.values)}
+        self._run(in_order(proto.node, defined, self.file.name), frame)
+        for output in proto.output:
+            found = self._lookup(output.name, frame)
+            if found is not None:
+                self.builder.set_output(output.name, found.value)
+            elif output.name not in frame.values:
+                hint = nearest(output.name, frame.values)
+                text = f"output {output.name!r} is made by no node"
+                raise OnnxImportError(text, where=self.file.name, hint=hint)
+        return self._pruned(self.builder.graph(self.dims if self.named else None))
+
+    def _inputs(self, frame: Frame) -> None:
+        for declared in self.session.inputs:
+            made = input_type(declared, self.dims, self.named)
+            frame.values[declared.name] = Sym(self.builder, self.builder.add_input(declared.name, made))
+        for name, array in self.session.values.items():
+            frame.values[name] = constant(self.builder, array)
+
+    def _pruned(self, graph: Graph) -> Graph:
+        """Drop the nodes and variables that nothing reads: shape arithmetic, after it was computed."""
+        needed = set(graph.results)
+        kept: list[Node] = []
+        for node in reversed(graph.nodes):
+            if any(r in needed for r in node.results):
+                kept.append(node)
+                needed.update(node.operands)
+        position = {name: i for i, name in enumerate(self.session.weights.stored)}
+        variables = sorted(
+            (v for v in graph.variables if v.value in needed),
+            key=lambda v: position.get(v.name, len(position)),
+        )
+        return replace(graph, nodes=tuple(reversed(kept)), variables=tuple(variables))
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def _lookup(self, name: str, frame: Frame) -> Sym | None:
+        """Return what a name stands for; None when the node that makes it failed."""
+        here: Frame | None = frame
+        while here is not None:
+            if name in here.values:
+                return here.values[name]
+            if here.depth == 0 and name in self.session.weights.stored:
+                made = here.values[name] = self._stored(name)
+                return made
+            here = here.outer
+        return None
+
+    def _is_defined(self, name: str, frame: Frame) -> bool:
+        here: Frame | None = frame
+        while here is not None:
+            if name in here.values or (here.depth == 0 and name in self.session.weights.stored):
+                return True
+            here = here.outer
+        return False
+
+    def _stored(self, name: str) -> Sym:
+        if name in self.session.weights.trainable:
+            return Sym(self.builder, self.builder.adopt(self.session.variable(name)))
+        return constant(self.builder, self.session.tensor(name))
+
+    # -- nodes ------------------------------------------------------------------------------------
+
+    def _run(self, nodes: Sequence[onnx.NodeProto], frame: Frame) -> None:
+        for node in nodes:
+            try:
+                results = self._node(node, frame)
+            except TapeoutError as error:
+                if self.on_problem is None:
+                    raise
+                self.on_problem(node, error)
+                results = (None,) * len(node.output)
+            for name, made in zip(node.output, results, strict=False):
+                if name:
+                    frame.values[name] = made
+
+    def _node(self, node: onnx.NodeProto, frame: Frame) -> Sequence[Sym | None]:
+        label = frame.scope + node_name(node)
+        place = f"{self.file.name}:{label} ({node.op_type})"
+        operands = self._operands(node, frame, place)
+        with self.builder.at(Loc(self.file.short, label)):
+            function = self.session.functions.get(node_key(node))
+            if function is not None:
+                return self._function(node, function, operands, frame, label)
+            if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+                return self._branch(node, operands, frame, label, place)
+            if node.op_type == "Constant" and frame.depth == 0 and node.output[0] in self.session.weights.stored:
+                return (self._stored(node.output[0]),)
+            return self._operator(node, operands, frame, label, place)
+
+    def _operands(self, node: onnx.NodeProto, frame: Frame, place: str) -> list[Sym | None]:
+        found: list[Sym | None] = []
+        for name in node.input:
+            if name and not self._is_defined(name, frame):
+                raise OnnxImportError(f"reads {name!r}, which nothing makes", where=place)
+            made = self._lookup(name, frame) if name else None
+            if name and made is None:
+                raise OnnxImportError(f"not looked at: {name!r} could not be imported", where=place)
+            found.append(made)
+        return found
+
+    def _operator(
+        self, node: onnx.NodeProto, operands: list[Sym | None], frame: Frame, label: str, place: str
+    ) -> Sequence[Sym | None]:
+        version = find(node.op_type, frame.opset) if node.domain in ("", "ai.onnx") else None
+        if version is None:
+            text = f"{node.domain or 'ai.onnx'}.{node.op_type} of opset {frame.opset} is not supported"
+            raise UnsupportedOperator(text, where=place)
+        call = Call(
+            op_type=node.op_type,
+            opset=frame.opset,
+            place=place,
+            outputs=tuple(node.output),
+            key=frame.scope + (node.output[0] if node.output else node.name),
+            mode=self.session.mode_of(label),
+            attributes=_attributes(node, frame, place),
+            builder=self.builder,
+            known=self.known,
+            random=self.random,
+            folder=self.file.folder,
+        )
+        results = _guarded(version, call, _fitted(version, operands, call))
+        _check_results(call, results)
+        return results
+
+    def _function(
+        self, node: onnx.NodeProto, function: onnx.FunctionProto, operands: list[Sym | None], frame: Frame, label: str
+    ) -> Sequence[Sym | None]:
+        given = _attributes(node, frame, label)
+        defaults = {a.name: a for a in function.attribute_proto}
+        versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        names = list(function.input)
+        if len(operands) > len(names):
+            text = f"has {len(operands)} operands, the function takes {len(names)}"
+            raise OnnxImportError(text, where=f"{self.file.name}:{label}")
+        padded = operands + [None] * (len(names) - len(operands))
+        inner = Frame(
+            # A missing optional operand is an empty name inside, which `_operands` reads as None.
+            {n: o for n, o in zip(names, padded, strict=True) if o is not None},
+            versions.get("", frame.opset),
+            f"{label}/",
+            frame.depth + 1,
+            None,
+            {**defaults, **given},
+        )
+        missing = {n for n, o in zip(names, padded, strict=True) if o is None}
+        self._run(_without(function.node, missing), inner)
+        return [self._result(name, inner, label) for name in function.output]
+
+    def _branch(
+        self, node: onnx.NodeProto, operands: list[Sym | None], frame: Frame, label: str, place: str
+    ) -> Sequence[Sym | None]:
+        """Write out the branch that the condition chooses."""
+        condition = operands[0] if operands else None
+        if condition is None:
+            raise OnnxImportError("has no condition", where=place)
+        chosen = bool(self.known.array(condition, "the condition", place).any())
+        name = "then_branch" if chosen else "else_branch"
+        graph = next((a.g for a in node.attribute if a.name == name), None)
+        if graph is None:
+            raise OnnxImportError(f"attribute {name!r} is missing", where=place)
+        if frame.depth >= 2 * LIMIT_DEPTH:
+            raise OnnxImportError("functions and branches are nested too deep", where=place)
+        scope = f"{label}/{'then' if chosen else 'else'}/"
+        inner = Frame({}, frame.opset, scope, frame.depth + 1, frame, frame.attributes)
+        for tensor in graph.initializer:
+            where = f"{self.file.name}: tensor {tensor.name!r}"
+            inner.values[tensor.name] = constant(self.builder, tensors.decode(tensor, where, self.file.folder))
+        self._run(graph.node, inner)
+        return [self._result(o.name, inner, label) for o in graph.output]
+
+    def _result(self, name: str, frame: Frame, label: str) -> Sym | None:
+        if not self._is_defined(name, frame):
+            text = f"result {name!r} is made by no node"
+            raise OnnxImportError(text, where=f"{self.file.name}:{label}")
+        return self._lookup(name, frame)
+
+
+def _attributes(node: onnx.NodeProto, frame: Frame, place: str) -> dict[str, onnx.AttributeProto]:
+    """Return the node's attributes, those that name one of the surrounding function replaced by it."""
+    found: dict[str, onnx.AttributeProto] = {}
+    for a in node.attribute:
+        if a.name in found:
+            raise OnnxImportError(f"attribute {a.name!r} is given twice", where=place)
+        if not a.ref_attr_name:
+            found[a.name] = a
+        elif a.ref_attr_name in frame.attributes:
+            found[a.name] = frame.attributes[a.ref_attr_name]
+    return found
+
+
+def _fitted(version: Version, operands: list[Sym | None], call: Call) -> list[Sym | None]:
+    """Return the operands for the function's signature; trailing missing ones are left out."""
+    while operands and operands[-1] is None:
+        operands = operands[:-1]
+    if len(operands) > len(version.operands) and not version.variadic:
+        call.fail(f"has {len(operands)} operands, at most {len(version.operands)} are expected")
+    for i, name in enumerate(version.operands[: version.required]):
+        if i >= len(operands) or operands[i] is None:
+            call.fail(f"operand {i} ({name}) is missing")
+    if version.variadic and any(o is None for o in operands[version.required :]):
+        call.fail("one of the operands is missing")
+    return operands
+
+
+def _guarded(version: Version, call: Call, operands: list[Sym | None]) -> tuple[Sym | None, ...]:
+    """Run the operator's function; whatever goes wrong becomes an error that names the node."""
+    try:
+        results = version(call, *operands)
+    except TapeoutError as error:
+        # Type rules know the node by its place in the graph; users know it by its file and name.
+        raise type(error)(error.message, where=call.place, hint=error.hint) from error
+    except Exception as error:
+        types = ", ".join(str(o.type) if o is not None else "-" for o in operands)
+        text = f"cannot be imported with operands ({types}): {error or type(error).__name__}"
+        raise OnnxImportError(text, where=call.place) from error
+    unread = call.unread()
+    if unread:
+        call.unsupported(f"attribute {unread[0]!r} is not understood")
+    return results
+
+
+def _check_results(call: Call, results: tuple[Sym | None, ...]) -> None:
+    for i, name in enumerate(call.outputs):
+        if name and (i >= len(results) or results[i] is None):
+            call.unsupported(f"result {i} ({name!r}) is not supported")
+
+
+def _without(nodes: Sequence[onnx.NodeProto], missing: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes of a function with the operands that the call leaves out emptied."""
+    if not missing:
+        return list(nodes)
+    changed = []
+    for node in nodes:
+        if any(name in missing for name in node.input):
+            copy = type(node)()
+            copy.CopyFrom(node)
+            copy.input[:] = ["" if name in missing else name for name in node.input]
+            changed.append(copy)
+        else:
+            changed.append(node)
+    return changed
+
+
+__all__ = ["Importer", "Key"]

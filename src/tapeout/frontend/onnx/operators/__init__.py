@@ -1,0 +1,1 @@
+"""What each operator means, by family. Importing this package fills the table of `registry`."""

@@ -1,0 +1,45 @@
+"""Operators that choose elements by number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tapeout.frontend.onnx.registry import op
+from tapeout.ir.dtype import i64
+
+if TYPE_CHECKING:
+    from tapeout.frontend.onnx.call import Call
+    from tapeout.ops.sym import Sym
+
+
+@op("Gather", since=1)
+def gather(call: Call, data: Sym, indices: Sym) -> Sym:
+    return data.take(indices, call.axis(call.integer("axis", 0), data.rank))
+
+
+@op("GatherElements", since=11)
+def gather_elements(call: Call, data: Sym, indices: Sym) -> Sym:
+    return data.take_along(indices, call.axis(call.integer("axis", 0), data.rank))
+
+
+@op("OneHot", since=9)
+def one_hot(call: Call, indices: Sym, depth: Sym, values: Sym) -> Sym:
+    size = int(call.scalar(depth, "the depth"))
+    call.require(size > 0, f"the depth is {size}")
+    call.require(values.shape == (2,), f"values must be [off, on], they are {values.type}")
+    axis = call.axis(call.integer("axis", -1), indices.rank + 1)
+    at = indices.cast(i64).expand_dims([axis])
+    at = (at < 0).where(at + size, at)
+    shape = [*indices.shape[:axis], size, *indices.shape[axis:]]
+    off, on = (values.slice([i], [i + 1]).reshape([]) for i in (0, 1))
+    return (call.iota(shape, axis) == at).where(on, off)
+
+
+@op("Trilu", since=14)
+def triangle(call: Call, x: Sym, k: Sym | None = None) -> Sym:
+    upper = call.flag("upper", default=True)
+    call.require(x.rank >= 2, f"a matrix is expected, got {x.type}")
+    rows, columns = call.iota(x.shape, x.rank - 2), call.iota(x.shape, x.rank - 1)
+    edge = rows if k is None else rows + k.cast(i64).reshape([])
+    keep = columns >= edge if upper else columns <= edge
+    return keep.where(x, x.zeros_like())

@@ -1,0 +1,254 @@
+"""A model with the user's options: all that does not depend on the numbers of a binding."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tapeout.frontend.onnx import tensors
+from tapeout.frontend.onnx.dims import Input, bind_inputs, bound_value
+from tapeout.frontend.onnx.functions import Key, all_nodes, local_functions, node_key
+from tapeout.frontend.onnx.read import LIMIT_BYTES
+from tapeout.frontend.onnx.registry import find
+from tapeout.frontend.onnx.weights import (
+    Stored,
+    Trainable,
+    Weights,
+    find_weights,
+    stored_tensors,
+)
+from tapeout.ir.dtype import from_numpy
+from tapeout.ir.graph import Variable
+from tapeout.ir.type import TensorType
+from tapeout.support.errors import OnnxImportError, OptionError, UnsupportedOperator, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import onnx
+    from numpy.typing import ArrayLike
+
+    from tapeout.frontend.onnx.read import ModelFile
+    from tapeout.ir.op import Array
+
+MODES = ("train", "eval", "as-exported")
+Mode = str | Mapping[str, str]
+
+# What the importer does itself, without an entry in the table.
+BUILT_IN = ("Constant", "If")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; see `load`."""
+
+    dims: Mapping[str, int]
+    shapes: Mapping[str, Sequence[int | None]]
+    values: Mapping[str, ArrayLike]
+    trainable: Trainable
+    mode: Mode
+
+
+class Session:
+    """A model that has been read and checked, ready to be imported for any binding.
+
+    Attributes:
+        file: The model.
+        inputs: What it must be fed, with the sizes that the user bound.
+        values: Inputs that the user bound to constants.
+        functions: The model's own functions.
+        weights: Its stored tensors, and which are parameters.
+    """
+
+    def __init__(self, file: ModelFile, options: Options) -> None:
+        """Check the model against the rules and the options against the model."""
+        self.file = file
+        self._mode = options.mode
+        _check_mode(options.mode, file.name)
+        _check_names(file)
+        self.functions = local_functions(file)
+        self._arrays: dict[str, Array] = {}
+        self._variables: dict[str, Variable] = {}
+        self.weights = Weights(_all_stored(file), {})
+        self.weights = find_weights(file, options.trainable, self.tensor)
+        self.inputs, self.values = self._bind(options)
+
+    def _bind(self, options: Options) -> tuple[list[Input], dict[str, Array]]:
+        graph = self.file.proto.graph
+        # Up to IR version 3, initializers are repeated among the inputs.
+        fed = [v for v in graph.input if v.name not in self.weights.stored]
+        inputs = bind_inputs(fed, options.shapes, options.dims, self.file.name)
+        by_name = {i.name: i for i in inputs}
+        for name in options.values:
+            if name not in by_name:
+                text, hint = f"values: no input {name!r}", nearest(name, by_name)
+                raise OptionError(text, where=self.file.name, hint=hint)
+        values = {n: bound_value(v, by_name[n], self.file.name) for n, v in options.values.items()}
+        return [i for i in inputs if i.name not in values], values
+
+    @cached_property
+    def origin(self) -> bytes | None:
+        """The file's bytes with external data put inside; None where they would not fit into one."""
+        if not any(s.message.data_location == tensors.EXTERNAL for s in self.weights.stored.values()):
+            return self.file.data
+        return embedded(self)
+
+    def tensor(self, name: str) -> Array:
+        """Return the content of a stored tensor."""
+        if name not in self._arrays:
+            where = f"{self.file.name}: tensor {name!r}"
+            message = self.weights.stored[name].message
+            self._arrays[name] = tensors.decode(message, where, self.file.folder)
+        return self._arrays[name]
+
+    def variable(self, name: str) -> Variable:
+        """Return the variable of a parameter: the same one for every binding."""
+        if name not in self._variables:
+            array = self.tensor(name)
+            made = TensorType(from_numpy(array.dtype), array.shape)
+            trainable = self.weights.trainable[name]
+            self._variables[name] = Variable(name, made, "parameter", trainable, array)
+        return self._variables[name]
+
+    def own_variable(self, variable: Variable) -> Variable:
+        """Return a variable that the importer adds: the same one for every binding."""
+        if variable.name in self.weights.trainable:
+            text = f"a parameter is called {variable.name!r}, which random numbers need"
+            raise OnnxImportError(text, where=self.file.name)
+        return self._variables.setdefault(variable.name, variable)
+
+    def mode_of(self, node: str) -> str:
+        """Return the mode of a node: `train`, `eval` or `as-exported`."""
+        if isinstance(self._mode, str):
+            return self._mode
+        fitting = [m for glob, m in self._mode.items() if fnmatch.fnmatchcase(node, glob)]
+        return fitting[-1] if fitting else "train"
+
+    def check_supported(self) -> None:
+        """Fail when the model holds operators that are not imported, naming all of them.
+
+        Raises:
+            UnsupportedOperator: There is at least one.
+        """
+        missing = unsupported(self)
+        if not missing:
+            return
+        lines = []
+        for name, nodes in missing.items():
+            shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+            lines.append(f"{name} ({len(nodes)}x): {shown}")
+        count = "an operator" if len(lines) == 1 else f"{len(lines)} operators"
+        raise UnsupportedOperator(
+            f"holds {count} that cannot be imported:\n  " + "\n  ".join(lines),
+            where=self.file.name,
+            hint="docs/reference/onnx-support.md lists what can be",
+        )
+
+
+def embedded(session: Session) -> bytes | None:
+    """Return the bytes of the model with external data put inside; None where they would not fit."""
+    import onnx
+
+    stored = session.weights.stored.values()
+    outside = [s for s in stored if s.message.data_location == tensors.EXTERNAL]
+    size = sum(session.tensor(s.name).nbytes for s in outside)
+    if len(session.file.data) + size > LIMIT_BYTES:
+        return None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(session.file.proto)
+    for s in stored_tensors(copy.graph):
+        if s.message.data_location == tensors.EXTERNAL:
+            s.message.raw_data = session.tensor(s.name).tobytes()
+            s.message.ClearField("external_data")
+            s.message.ClearField("data_location")
+    return copy.SerializeToString(deterministic=True)
+
+
+def unsupported(session: Session) -> dict[str, list[str]]:
+    """Return the operators that cannot be imported, with the names of their nodes."""
+    missing: dict[str, list[str]] = {}
+    proto = session.file.proto
+    groups: list[tuple[str, Iterable[onnx.NodeProto], int]] = [("", proto.graph.node, session.file.opset)]
+    for function in _called(session):
+        versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        groups.append((f"{function.name}/", function.node, versions.get("", session.file.opset)))
+    for scope, nodes, opset in groups:
+        for node in all_nodes(nodes):
+            if node_key(node) in session.functions:
+                continue
+            name = _operator(node, opset)
+            if name:
+                missing.setdefault(name, []).append(scope + node_name(node))
+    return dict(sorted(missing.items()))
+
+
+def _called(session: Session) -> list[onnx.FunctionProto]:
+    """Return the functions that the graph reaches."""
+    reached: dict[Key, None] = {}
+    todo = [node_key(n) for n in all_nodes(session.file.proto.graph.node)]
+    while todo:
+        k = todo.pop()
+        if k in session.functions and k not in reached:
+            reached[k] = None
+            todo += [node_key(n) for n in all_nodes(session.functions[k].node)]
+    return [session.functions[k] for k in reached]
+
+
+def _operator(node: onnx.NodeProto, opset: int) -> str:
+    """Return what to call the node's operator when it cannot be imported, else the empty string."""
+    if node.domain not in ("", "ai.onnx"):
+        return f"{node.domain}.{node.op_type}"
+    if node.op_type in BUILT_IN or find(node.op_type, opset) is not None:
+        return ""
+    return f"{node.op_type} (opset {opset})"
+
+
+def node_name(node: onnx.NodeProto) -> str:
+    """Return the node's name, or its operator and first result when it has none."""
+    if node.name:
+        return node.name
+    return f"{node.op_type}->{node.output[0] if node.output else ''}"
+
+
+def _all_stored(file: ModelFile) -> dict[str, Stored]:
+    return {s.name: s for s in stored_tensors(file.proto.graph)}
+
+
+def _check_mode(mode: Mode, file: str) -> None:
+    for m in [mode] if isinstance(mode, str) else mode.values():
+        if m not in MODES:
+            text = f"mode {m!r}: one of {', '.join(MODES)} is expected"
+            raise OptionError(text, where=file, hint=nearest(str(m), MODES))
+
+
+def _check_names(file: ModelFile) -> None:
+    """Every value has one origin, so no name may be given twice."""
+    graph = file.proto.graph
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise OnnxImportError(f"sparse tensor {name!r} is not supported", where=file.name)
+    initializers = [t.name for t in graph.initializer]
+    inputs = [v.name for v in graph.input]
+    _check_unique(initializers, "initializers", file.name)
+    _check_unique(inputs, "inputs", file.name)
+    _check_unique([v.name for v in graph.output], "outputs", file.name)
+    made = [name for node in graph.node for name in node.output if name]
+    _check_unique(made, "results of nodes", file.name)
+    given = set(initializers) | set(inputs)
+    for name in made:
+        if name in given:
+            kind = "a parameter" if name in initializers else "an input"
+            text = f"{name!r} is the name of {kind} and of a node's result"
+            raise OnnxImportError(text, where=file.name, hint="rename one of them")
+
+
+def _check_unique(names: list[str], what: str, file: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise OnnxImportError(f"two {what} are called {twice[0]!r}", where=file)
+    if "" in names:
+        raise OnnxImportError(f"one of the {what} has no name", where=file)

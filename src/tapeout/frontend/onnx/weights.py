@@ -1,0 +1,187 @@
+"""Which tensors of a file are parameters, and which of those training may change.
+
+The rule, in order:
+
+1. Only float tensors are parameters. A tensor that holds an infinity or a number as large as 1e30 is a mask, no weight.
+2. A tensor that decides a shape or a setting (bounds of Clip, ratio of Dropout, values of OneHot, ...) is a constant.
+3. An initializer of rank 1 or more is a parameter. A one-element tensor that an exporter named itself (`val_3`,
+   `onnx::Mul_17`, `/Constant_output_0`) and that only arithmetic reads is a constant.
+4. An initializer of rank 0 is a parameter only when `trainable` names it by more than `*`.
+5. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
+   Gemm, MatMul, normalisations, recurrences, PRelu, the table of a Gather, or arithmetic.
+
+Identity, Cast, Transpose, Reshape, Flatten, Squeeze, Unsqueeze and Expand are looked through to find the readers.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tapeout.frontend.onnx import tensors
+from tapeout.support.errors import OptionError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx
+
+    from tapeout.frontend.onnx.read import ModelFile
+    from tapeout.ir.op import Array
+
+Trainable = str | Sequence[str] | Callable[[str], bool]
+
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "Sqrt")
+_SETTINGS: dict[str, tuple[int, ...]] = {
+    "Clip": (1, 2), "Dropout": (1, 2), "Expand": (1,), "OneHot": (1, 2), "Pad": (1, 2, 3), "Range": (0, 1, 2),
+    "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Tile": (1,), "Upsample": (1,),
+}  # fmt: skip
+_WEIGHTS: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,), "Gemm": (0, 1, 2),
+    "GroupNormalization": (1, 2), "GRU": (1, 2, 3), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2),
+    "LSTM": (1, 2, 3, 7), "MatMul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "RNN": (1, 2, 3),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), (0, 1)),
+}  # fmt: skip
+_TRANSPARENT = ("Identity", "Cast", "CastLike", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand")
+_GENERATED = re.compile(r"val_\d+|onnx::\w+|\d+|.*(^|/)Constant(_\d+)?(_output_\d+)?|scalar_tensor\w*|const\w*_\d+")
+_HUGE = 1e30
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that is stored in the main graph: an initializer, or the value of a Constant node."""
+
+    name: str
+    message: onnx.TensorProto
+    in_node: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The stored tensors of a model.
+
+    Attributes:
+        stored: All of them by name, in the file's order.
+        trainable: The parameters: whether training may change them.
+    """
+
+    stored: Mapping[str, Stored]
+    trainable: Mapping[str, bool]
+
+
+def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Array]) -> Weights:
+    """Decide what is a parameter.
+
+    Args:
+        file: The model.
+        trainable: Which parameters training may change: a glob, a list of globs of which the last
+            that matches decides (`!` negates), or a function of the name.
+        read: Gives the content of a stored tensor.
+
+    Raises:
+        OptionError: A glob of `trainable` matches no parameter.
+    """
+    stored = {s.name: s for s in stored_tensors(file.proto.graph)}
+    uses = _uses(file.proto.graph, stored)
+    patterns = _patterns(trainable)
+    found = [s.name for s in stored.values() if _is_parameter(s, uses[s.name], patterns, trainable, read)]
+    _check_patterns(patterns, found, file.name)
+    decide = trainable if callable(trainable) else _matcher(patterns)
+    return Weights(stored, {name: bool(decide(name)) for name in found})
+
+
+def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
+    for tensor in graph.initializer:
+        yield Stored(tensor.name, tensor, in_node=False)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield Stored(node.output[0], attribute.t, in_node=True)
+
+
+def _uses(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, list[tuple[str, int]]]:
+    """Return for each stored tensor the operators that read it, and as which operand."""
+    uses: dict[str, list[tuple[str, int]]] = {name: [] for name in stored}
+    alias = {name: name for name in stored}
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            source = alias.get(name)
+            if source is None:
+                continue
+            if node.op_type in _TRANSPARENT and position == 0 and node.output:
+                alias[node.output[0]] = source
+            uses[source].append((node.op_type, position))
+    return uses
+
+
+def _is_parameter(
+    s: Stored,
+    uses: list[tuple[str, int]],
+    patterns: list[str],
+    trainable: Trainable,
+    read: Callable[[str], Array],
+) -> bool:
+    if not tensors.is_float(s.message) or not uses:
+        return False
+    if any(position in _SETTINGS.get(op, ()) for op, position in uses):
+        return False
+    size = math.prod(max(n, 0) for n in s.message.dims)
+    if s.in_node:
+        wanted = size > 1 and len(s.message.dims) > 0 and any(p in _WEIGHTS.get(op, ()) for op, p in uses)
+    elif not s.message.dims:
+        wanted = _named(s.name, patterns, trainable)
+    else:
+        anonymous = size == 1 and _GENERATED.fullmatch(s.name) is not None
+        wanted = not (anonymous and all(op in (*_ARITHMETIC, *_TRANSPARENT) for op, _ in uses))
+    return wanted and not _is_mask(read(s.name))
+
+
+def _is_mask(array: Array) -> bool:
+    if not array.size:
+        return True
+    largest = 65504.0 if array.dtype == np.float16 else _HUGE
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(array.astype(np.float64)) >= largest).any())
+
+
+def _named(name: str, patterns: list[str], trainable: Trainable) -> bool:
+    if callable(trainable):
+        return bool(trainable(name))
+    return any(p != "*" and not p.startswith("!") and fnmatch.fnmatchcase(name, p) for p in patterns)
+
+
+def _patterns(trainable: Trainable) -> list[str]:
+    if callable(trainable):
+        return []
+    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
+    if not all(isinstance(p, str) for p in patterns):
+        raise OptionError(f"trainable is {trainable!r}: a glob, a list of globs or a function is expected")
+    return patterns
+
+
+def _matcher(patterns: list[str]) -> Callable[[str], bool]:
+    """Return the test of a name: the last pattern that matches decides."""
+
+    def matches(name: str) -> bool:
+        chosen = bool(patterns) and patterns[0].startswith("!")
+        for pattern in patterns:
+            if fnmatch.fnmatchcase(name, pattern.removeprefix("!")):
+                chosen = not pattern.startswith("!")
+        return chosen
+
+    return matches
+
+
+def _check_patterns(patterns: list[str], names: list[str], file: str) -> None:
+    for pattern in patterns:
+        plain = pattern.removeprefix("!")
+        if plain != "*" and not fnmatch.filter(names, plain):
+            text = f"trainable: no parameter is called {plain!r}"
+            raise OptionError(text, where=file, hint=nearest(plain, names))
