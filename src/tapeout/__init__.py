@@ -56,7 +56,22 @@ _WHERE = {
     "view": "tapeout.api.view",
     **dict.fromkeys(("gradients", "hvp", "jvp", "vjp"), "tapeout.autodiff.gradients"),
     **dict.fromkeys(
-        ("bf16", "bool_", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"), "tapeout.ir.dtype"
+        (
+            "bf16",
+            "bool_",
+            "f16",
+            "f32",
+            "f64",
+            "i8",
+            "i16",
+            "i32",
+            "i64",
+            "u8",
+            "u16",
+            "u32",
+            "u64",
+        ),
+        "tapeout.ir.dtype",
     ),
     "init": "tapeout.frontend.init:",
     "losses": "tapeout.training.losses:",

@@ -41,18 +41,24 @@ def fit_array(name: str, value: Any, type_: TensorType) -> Array:
     if array.dtype != wanted:
         if not np.can_cast(array.dtype, wanted, "safe"):
             raise DataError(
-                f"dtype is {array.dtype}, the model takes {wanted}", where=name, hint=f"convert it: {name}.astype({str(wanted)!r})"
+                f"dtype is {array.dtype}, the model takes {wanted}",
+                where=name,
+                hint=f"convert it: {name}.astype({str(wanted)!r})",
             )
         array = array.astype(wanted)
     if array.shape != type_.shape:
-        raise DataError(f"shape is {list(array.shape)}, expected {list(map(int, type_.shape))}", where=name)
+        raise DataError(
+            f"shape is {list(array.shape)}, expected {list(map(int, type_.shape))}", where=name
+        )
     return np.ascontiguousarray(array)
 
 
 class DataSource:
     """Batches from a mapping of arrays, or from a re-iterable of mappings or (inputs, labels) pairs."""
 
-    def __init__(self, data: Data, names: Sequence[str], batch_size: int | None, *, what: str = "data") -> None:
+    def __init__(
+        self, data: Data, names: Sequence[str], batch_size: int | None, *, what: str = "data"
+    ) -> None:
         """Check the data.
 
         Args:
@@ -67,7 +73,9 @@ class DataSource:
         if isinstance(data, Mapping):
             self._check_mapping(data)
         elif not isinstance(data, Iterable):
-            raise DataError(f"{what} is {type(data).__name__}; a mapping of arrays or an iterable of batches is expected")
+            raise DataError(
+                f"{what} is {type(data).__name__}; a mapping of arrays or an iterable of batches is expected"
+            )
 
     def _check_mapping(self, data: Mapping[str, Any]) -> None:
         self.data = arrays = {n: array_of(a) for n, a in data.items()}
@@ -97,7 +105,9 @@ class DataSource:
         """Return the number of batches of a mapping (0 when unknown)."""
         return 0 if self.rows is None or not self.batch_size else -(-self.rows // self.batch_size)
 
-    def batches(self, *, shuffle: bool, seed: int, epoch: int, skip: int = 0) -> Iterator[dict[str, Any]]:
+    def batches(
+        self, *, shuffle: bool, seed: int, epoch: int, skip: int = 0
+    ) -> Iterator[dict[str, Any]]:
         """Yield batches; the order depends on seed and epoch alone. `skip` leaves out that many first batches."""
         if isinstance(self.data, Mapping):
             assert self.batch_size is not None
@@ -116,7 +126,9 @@ class DataSource:
             return dict(batch)
         if isinstance(batch, (tuple, list)) and len(batch) == 2 and len(self.names) >= 2:
             return {self.names[0]: batch[0], self.names[-1]: batch[1]}
-        raise DataError(f"a batch of {self.what} is {type(batch).__name__}; a mapping or an (inputs, labels) pair is expected")
+        raise DataError(
+            f"a batch of {self.what} is {type(batch).__name__}; a mapping or an (inputs, labels) pair is expected"
+        )
 
 
 def rows_of(batch: Batch) -> int:

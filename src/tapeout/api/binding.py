@@ -36,12 +36,15 @@ def bind_dims(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
             name = want.expr[1] if isinstance(want, Dim) and want.expr[0] == "dim" else None
             if name is None:
                 if int(want) != got:
-                    raise DataError(f"shape is {list(given)}, the model takes {shown}", where=value.name)
+                    raise DataError(
+                        f"shape is {list(given)}, the model takes {shown}", where=value.name
+                    )
                 continue
             name = str(name)
             if dims.setdefault(name, got) != got:
                 raise DataError(
-                    f"dimension {name} is {got}, but {dims[name]} in input {owner[name]!r}", where=value.name
+                    f"dimension {name} is {got}, but {dims[name]} in input {owner[name]!r}",
+                    where=value.name,
                 )
             owner.setdefault(name, value.name)
     return {**graph.dims, **dims}

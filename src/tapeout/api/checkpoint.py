@@ -39,16 +39,22 @@ def save(trainer: Trainer, path: str | Path) -> None:
     meta = {
         "format": FORMAT,
         "checksums": json.dumps({n: _digest(a) for n, a in tensors.items()}),
-        "position": json.dumps({"epoch": trainer.epoch, "batch": trainer.batch, "seed": trainer.seed}),
+        "position": json.dumps(
+            {"epoch": trainer.epoch, "batch": trainer.batch, "seed": trainer.seed}
+        ),
         "loss": json.dumps(_spell(trainer.loss)),
         "optimizer": json.dumps(_spell(trainer.optimizer)),
         "clip_norm": json.dumps(trainer.clip_norm),
         "trainable": json.dumps([n for n, v in trainer.model.parameters.items() if v.trainable]),
     }
-    write_atomic(path, to_bytes({n: np.ascontiguousarray(a) for n, a in tensors.items()}, metadata=meta))
+    write_atomic(
+        Path(path), [to_bytes({n: np.ascontiguousarray(a) for n, a in tensors.items()}, metadata=meta)]
+    )
 
 
-def restore(path: str | Path, model: Graph | str | Path | None, options: Mapping[str, Any]) -> Trainer:
+def restore(
+    path: str | Path, model: Graph | str | Path | None, options: Mapping[str, Any]
+) -> Trainer:
     """Return a trainer that goes on where the checkpoint was written.
 
     Raises:
@@ -61,15 +67,23 @@ def restore(path: str | Path, model: Graph | str | Path | None, options: Mapping
     given = dict(options)
     if model is None:
         if MODEL not in tensors:
-            raise CheckpointError("it does not hold its model", where=str(path), hint="pass model=, the graph made in Python")
+            raise CheckpointError(
+                "it does not hold its model",
+                where=str(path),
+                hint="pass model=, the graph made in Python",
+            )
         trained = set(json.loads(meta["trainable"]))
         model = load_onnx(tensors[MODEL].tobytes(), trainable=lambda name: name in trained)
     loss = given.pop("loss", None) or _build(json.loads(meta["loss"]), path, "loss")
-    optimizer = given.pop("optimizer", None) or _build(json.loads(meta["optimizer"]), path, "optimizer")
+    optimizer = given.pop("optimizer", None) or _build(
+        json.loads(meta["optimizer"]), path, "optimizer"
+    )
     position = json.loads(meta["position"])
     given.setdefault("clip_norm", json.loads(meta["clip_norm"]))
     trainer = Trainer(model, loss=loss, optimizer=optimizer, seed=position["seed"], **given)
-    saved = {n.removeprefix("variable:"): a for n, a in tensors.items() if n.startswith("variable:")}
+    saved = {
+        n.removeprefix("variable:"): a for n, a in tensors.items() if n.startswith("variable:")
+    }
     _check_fit(trainer, saved, path)
     for name, array in saved.items():
         trainer.session.write(name, array)
@@ -100,14 +114,18 @@ def read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
         raise CheckpointError(f"is damaged: {e}", where=str(path)) from None
     for name, array in tensors.items():
         if sums.get(name) != _digest(array):
-            raise CheckpointError(f"tensor {name!r} is damaged: its checksum differs", where=str(path))
+            raise CheckpointError(
+                f"tensor {name!r} is damaged: its checksum differs", where=str(path)
+            )
     return tensors, meta
 
 
 def _check_fit(trainer: Trainer, saved: Mapping[str, Array], path: str | Path) -> None:
     for name, v in trainer.session.variables.items():
         if name not in saved:
-            raise CheckpointError(f"it lacks {name!r}", where=str(path), hint="the model or the optimiser differ")
+            raise CheckpointError(
+                f"it lacks {name!r}", where=str(path), hint="the model or the optimiser differ"
+            )
         if saved[name].shape != v.type.shape or saved[name].dtype != v.type.dtype.numpy:
             found = f"{saved[name].dtype}{list(saved[name].shape)}"
             raise CheckpointError(f"{name!r} is {found}, the model has {v.type}", where=str(path))
@@ -125,7 +143,11 @@ def _spell(x: Any) -> Any:
     if isinstance(x, losses.Elementwise):
         if x.name not in ("mse", "l1"):
             return None
-        return ["elementwise", x.name, {"output": x.output, "target": x.target, "reduction": x.reduction}]
+        return [
+            "elementwise",
+            x.name,
+            {"output": x.output, "target": x.target, "reduction": x.reduction},
+        ]
     return ["record", type(x).__name__, {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}]
 
 
@@ -133,12 +155,23 @@ def _build(spelled: Any, path: str | Path, what: str) -> Any:
     if spelled is None:
         if what == "optimizer":
             return None
-        raise CheckpointError(f"its {what} is a function that a file cannot hold", where=str(path), hint=f"pass {what}=")
+        raise CheckpointError(
+            f"its {what} is a function that a file cannot hold",
+            where=str(path),
+            hint=f"pass {what}=",
+        )
     kind, name, fields = spelled
     if kind == "elementwise":
         return losses.BY_NAME[name](fields.pop("output"), **fields)
     known = {
         c.__name__: c
-        for c in (losses.CrossEntropy, losses.NegativeLogLikelihood, losses.Output, optimizers.Sgd, optimizers.Adam)
+        for c in (
+            losses.CrossEntropy,
+            losses.NegativeLogLikelihood,
+            losses.Output,
+            optimizers.Sgd,
+            optimizers.Adam,
+        )
     }
-    return known[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    make: Any = known[name]
+    return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

@@ -29,7 +29,9 @@ class Executable:
         self.graph, self._session = graph, session
         self._entries: dict[tuple[Any, ...], Entry] = {}
 
-    def __call__(self, arrays: Mapping[str, Any] | None = None, /, **named: Any) -> dict[str, Array]:
+    def __call__(
+        self, arrays: Mapping[str, Any] | None = None, /, **named: Any
+    ) -> dict[str, Array]:
         """Run with arrays by input name (a mapping for names that Python cannot spell) and return outputs by name.
 
         Raises:
@@ -38,12 +40,16 @@ class Executable:
         given = {**(arrays or {}), **named}
         unknown = [n for n in given if n not in self.graph.input]
         if unknown:
-            raise DataError(f"the graph has no input {unknown[0]!r}", hint=nearest(unknown[0], self.graph.input))
+            raise DataError(
+                f"the graph has no input {unknown[0]!r}", hint=nearest(unknown[0], self.graph.input)
+            )
         entry = self._entry({n: tuple(np.shape(array_of(a))) for n, a in given.items()})
         inputs = {}
         for name, type_ in entry.program.input_types.items():
             if name not in given:
-                raise DataError(f"input {name!r} is missing", hint=f"the graph takes {list(self.graph.input)}")
+                raise DataError(
+                    f"input {name!r} is missing", hint=f"the graph takes {list(self.graph.input)}"
+                )
             inputs[name] = fit_array(name, given[name], type_)
         try:
             return entry.run(inputs)
@@ -63,7 +69,7 @@ class Executable:
         return found
 
 
-def compile(  # noqa: A001 (the public name)
+def compile(
     graph: Graph, target: str = "native", threads: int | None = None, *, checked: bool | None = None
 ) -> Executable:
     """Compile a graph; unbound dimensions are bound at the call, one specialisation each.

@@ -28,7 +28,10 @@ def export_onnx(trainer: Trainer, path: str | Path) -> None:
         export.write_weights(model.origin, trained, path)
         return
     graph = trainer._inference()
-    now = tuple(replace(v, initial=trainer.parameters[v.name]) if v.name in trainer.parameters else v for v in graph.variables)
+    now = tuple(
+        replace(v, initial=trainer.parameters[v.name]) if v.name in trainer.parameters else v
+        for v in graph.variables
+    )
     export.save(replace(graph, variables=now), path)
 
 
@@ -36,4 +39,4 @@ def save_weights(trainer: Trainer, path: str | Path) -> None:
     """Write the parameters as safetensors, whole or not at all."""
     from safetensors.numpy import save
 
-    write_atomic(path, save(weights_of(trainer), metadata={"format": "tapeout weights 1"}))
+    write_atomic(Path(path), [save(weights_of(trainer), metadata={"format": "tapeout weights 1"})])

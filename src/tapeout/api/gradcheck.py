@@ -81,11 +81,17 @@ class GradcheckReport:
         return max((p.worst for p in self.parameters), default=0.0)
 
     def __str__(self) -> str:
-        lines = [f"{'parameter':32} {'checked':>8} {'worst error':>12} {'kinks':>6} {'f32 error':>10}"]
+        lines = [
+            f"{'parameter':32} {'checked':>8} {'worst error':>12} {'kinks':>6} {'f32 error':>10}"
+        ]
         for p in self.parameters:
             f32 = "" if p.f32 is None else f"{p.f32:10.1e}"
-            verdict = "" if p.passed else "  FAILED" + (": the gradient is all zero" if p.zero else "")
-            lines.append(f"{p.name:32} {p.checked:8} {p.worst:12.1e} {len(p.kinks):6} {f32:>10}{verdict}")
+            verdict = (
+                "" if p.passed else "  FAILED" + (": the gradient is all zero" if p.zero else "")
+            )
+            lines.append(
+                f"{p.name:32} {p.checked:8} {p.worst:12.1e} {len(p.kinks):6} {f32:>10}{verdict}"
+            )
         return "\n".join(lines)
 
 
@@ -138,7 +144,9 @@ def gradcheck(
         if progress:
             progress(name, i, len(exact))
         rng = np.random.Generator(np.random.Philox(key=[seed, i]))
-        report = ParameterReport(name, zero=not np.any(g), reason=(zero_gradients or {}).get(name, ""))
+        report = ParameterReport(
+            name, zero=not np.any(g), reason=(zero_gradients or {}).get(name, "")
+        )
         _check(wide, batch, name, g, _chosen(g, rng, entries, largest, all_entries), report)
         _check_directions(wide, batch, name, g, rng, directions, report)
         if narrow is not None:
@@ -163,11 +171,16 @@ def _projection(model: Graph, known: Mapping[str, Sym]) -> Sym:
 
 
 def _batch(trainer: Trainer, data: Mapping[str, Any] | None, seed: int) -> dict[str, Array]:
-    types = {v.name: v.type for v in trainer.model.bind({n: 4 for n in trainer.model.dims}).inputs}
-    entry = trainer._entry("gradients", {n: 4 for n in trainer.model.dims}, {})
-    types = dict(entry.program.input_types) | {n: t for n, t in types.items() if n in entry.program.input_types}
+    types = {v.name: v.type for v in trainer.model.bind(dict.fromkeys(trainer.model.dims, 4)).inputs}
+    entry = trainer._entry("gradients", dict.fromkeys(trainer.model.dims, 4), {})
+    types = dict(entry.program.input_types) | {
+        n: t for n, t in types.items() if n in entry.program.input_types
+    }
     if data is not None:
-        return {n: np.asarray(data[n], t.dtype.numpy) if t.dtype.is_float else np.asarray(data[n]) for n, t in types.items()}
+        return {
+            n: np.asarray(data[n], t.dtype.numpy) if t.dtype.is_float else np.asarray(data[n])
+            for n, t in types.items()
+        }
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
     return {n: _random(t, rng) for n, t in types.items()}
 
@@ -182,7 +195,9 @@ def _narrowed(batch: Mapping[str, Array], trainer: Trainer) -> dict[str, Array]:
     return {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in batch.items()}
 
 
-def _chosen(g: Array, rng: np.random.Generator, entries: int, largest: int, all_entries: bool) -> list[int]:
+def _chosen(
+    g: Array, rng: np.random.Generator, entries: int, largest: int, all_entries: bool
+) -> list[int]:
     if all_entries or g.size <= entries + largest:
         return list(range(g.size))
     drawn = rng.choice(g.size, entries, replace=False)
@@ -191,7 +206,12 @@ def _chosen(g: Array, rng: np.random.Generator, entries: int, largest: int, all_
 
 
 def _check(
-    trainer: Trainer, batch: Mapping[str, Array], name: str, g: Array, chosen: Sequence[int], report: ParameterReport
+    trainer: Trainer,
+    batch: Mapping[str, Array],
+    name: str,
+    g: Array,
+    chosen: Sequence[int],
+    report: ParameterReport,
 ) -> None:
     start = trainer.parameters[name]
     top = float(np.max(np.abs(g), initial=0.0))
@@ -205,7 +225,14 @@ def _check(
             return _loss(trainer, batch, name, work)
 
         scale = max(1.0, abs(x))
-        _compare(at, scale, float(flat_g[i]), top, tuple(int(j) for j in np.unravel_index(i, g.shape)), report)
+        _compare(
+            at,
+            scale,
+            float(flat_g[i]),
+            top,
+            tuple(int(j) for j in np.unravel_index(i, g.shape)),
+            report,
+        )
         flat[i] = x
     trainer.session.write(name, start)
 
@@ -236,7 +263,12 @@ def _check_directions(
 
 
 def _compare(
-    at: Callable[[float], float], scale: float, g: float, top: float, index: tuple[int, ...], report: ParameterReport
+    at: Callable[[float], float],
+    scale: float,
+    g: float,
+    top: float,
+    index: tuple[int, ...],
+    report: ParameterReport,
 ) -> None:
     slopes = [_slope(at, h * scale) for h in STEPS]
     below = max(abs(g), max(map(abs, slopes)), 1e-3 * top, FLOOR)

@@ -39,7 +39,9 @@ def load_onnx(
     from tapeout.frontend import onnx as front
 
     def read(as_mode: str | Mapping[str, str]) -> Graph:
-        return front.load(model, dims=dims, shapes=shapes, values=values, trainable=trainable, mode=as_mode)
+        return front.load(
+            model, dims=dims, shapes=shapes, values=values, trainable=trainable, mode=as_mode
+        )
 
     graph = read(mode)
     return replace(graph, evaluation=None if mode == "eval" else lambda: read("eval"))

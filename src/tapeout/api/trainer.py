@@ -102,7 +102,9 @@ class Trainer:
         preview = self._graph("step" if optimizer else "gradients", model.dims, {})
         gradient_entry(model, self.loss, None, None, self.notes)
         self._seen: set[str] = set()
-        self.session = Session(preview.variables, target=target, threads=threads, checked=checked, guard=guard)
+        self.session = Session(
+            preview.variables, target=target, threads=threads, checked=checked, guard=guard
+        )
         self.label_names = [v.name for v in preview.inputs if v.name not in model.input]
         self.input_names = [v.name for v in model.inputs]
         self.parameters = Parameters(self.session, model)
@@ -125,11 +127,15 @@ class Trainer:
             DataError: An array is missing or does not fit, an index is out of range, or the loss is not finite; nothing was updated.
         """
         if self.optimizer is None:
-            raise OptionError("the trainer has no optimizer", hint="pass optimizer=, or call gradients()")
+            raise OptionError(
+                "the trainer has no optimizer", hint="pass optimizer=, or call gradients()"
+            )
         entry = self._entry_for("step", batch)
         return StepResult(self._run(entry, batch))
 
-    def gradients(self, batch: Batch, wrt: Sequence[str] | None = None) -> tuple[float, dict[str, Array]]:
+    def gradients(
+        self, batch: Batch, wrt: Sequence[str] | None = None
+    ) -> tuple[float, dict[str, Array]]:
         """Return the loss and gradients by name; nothing is updated.
 
         Args:
@@ -138,7 +144,9 @@ class Trainer:
         """
         entry = self._entry_for("gradients", batch, None if wrt is None else tuple(wrt))
         found = self._run(entry, batch)
-        return float(found[LOSS]), {n.removeprefix(GRAD): a for n, a in found.items() if n.startswith(GRAD)}
+        return float(found[LOSS]), {
+            n.removeprefix(GRAD): a for n, a in found.items() if n.startswith(GRAD)
+        }
 
     def loss_of(self, batch: Batch) -> float:
         """Return the loss of a batch in training mode; nothing is updated."""
@@ -173,11 +181,16 @@ class Trainer:
         names = [*self.input_names, *self.label_names]
         source = DataSource(data, names, batch_size)
         if source.is_one_shot and epochs > 1:
-            raise DataError("data is a one-shot iterator, which the first epoch uses up", hint="pass a list or a DataLoader")
+            raise DataError(
+                "data is a one-shot iterator, which the first epoch uses up",
+                hint="pass a list or a DataLoader",
+            )
         history = History()
         first, skip = self.epoch, self.batch
         for epoch in range(first, first + epochs):
-            record = self._epoch(source, epoch, skip if epoch == first else 0, shuffle, history, callbacks)
+            record = self._epoch(
+                source, epoch, skip if epoch == first else 0, shuffle, history, callbacks
+            )
             self.epoch, self.batch = epoch + 1, 0
             if validation_data is not None:
                 found = self.evaluate(validation_data, batch_size or 256, metrics)
@@ -187,7 +200,13 @@ class Trainer:
         return history
 
     def _epoch(
-        self, source: DataSource, epoch: int, skip: int, shuffle: bool, history: History, callbacks: Iterable[Any]
+        self,
+        source: DataSource,
+        epoch: int,
+        skip: int,
+        shuffle: bool,
+        history: History,
+        callbacks: Iterable[Any],
     ) -> dict[str, float]:
         start = time.perf_counter()
         total, rows = 0.0, 0
@@ -209,14 +228,19 @@ class Trainer:
         """Return the mean loss and the metrics over data, the model in inference mode; nothing is updated."""
         unknown = [m for m in metrics if m != "accuracy"]
         if unknown:
-            raise OptionError(f"metric {unknown[0]!r} is unknown", hint=nearest(unknown[0], ["accuracy"]))
+            raise OptionError(
+                f"metric {unknown[0]!r} is unknown", hint=nearest(unknown[0], ["accuracy"])
+            )
         source = DataSource(data, [*self.input_names, *self.label_names], batch_size)
         total, rows, correct, counted = 0.0, 0, 0, 0
         for batch in source.batches(shuffle=False, seed=0, epoch=0):
             found = self._run(self._entry_for("evaluate", batch), batch)
             n = rows_of(batch)
             total, rows = total + float(found[LOSS]) * n, rows + n
-            correct, counted = correct + int(found.get("correct", 0)), counted + int(found.get("counted", 0))
+            correct, counted = (
+                correct + int(found.get("correct", 0)),
+                counted + int(found.get("counted", 0)),
+            )
         if not rows:
             raise DataError("data is empty")
         result = {"loss": total / rows}
@@ -245,12 +269,16 @@ class Trainer:
         kind = "step" if self.optimizer else "gradients"
         found = [e for (k, *_), e in self._entries.items() if k == kind]
         if not found:
-            raise OptionError("dimensions are not bound yet", hint="run a step first, or call memory_for(N=…)")
+            raise OptionError(
+                "dimensions are not bound yet", hint="run a step first, or call memory_for(N=…)"
+            )
         return self._memory(found[-1])
 
     def memory_for(self, **dims: int) -> Memory:
         """Return the exact bytes of a training step for a binding, without running it."""
-        return self._memory(self._entry("step" if self.optimizer else "gradients", {**self.model.dims, **dims}, {}))
+        return self._memory(
+            self._entry("step" if self.optimizer else "gradients", {**self.model.dims, **dims}, {})
+        )
 
     def _memory(self, entry: Entry) -> Memory:
         slots = entry.program.layout.slots
@@ -258,7 +286,9 @@ class Trainer:
         persistent = entry.program.layout.bytes
         gradients = sum(b.bytes for b in entry.program.buffers.values() if b.space == "gradient")
         total = entry.program.arena
-        return Memory(parameters, persistent - parameters, gradients, total - persistent - gradients, total)
+        return Memory(
+            parameters, persistent - parameters, gradients, total - persistent - gradients, total
+        )
 
     @property
     def compile_seconds(self) -> float:
@@ -296,7 +326,9 @@ class Trainer:
         save(self, path)
 
     @classmethod
-    def restore(cls, path: str | Path, model: Graph | str | Path | None = None, **options: Any) -> Trainer:
+    def restore(
+        cls, path: str | Path, model: Graph | str | Path | None = None, **options: Any
+    ) -> Trainer:
         """Return a trainer that goes on where a checkpoint was written.
 
         Args:
@@ -327,20 +359,28 @@ class Trainer:
             where = not_finite(inputs)
             if where:
                 raise DataError(where, hint="clean the data; nothing was updated") from None
-            raise DataError(f"{failed.message}; nothing was updated", hint=_culprit(failed.message, inputs)) from None
+            raise DataError(
+                f"{failed.message}; nothing was updated", hint=_culprit(failed.message, inputs)
+            ) from None
 
     def _entry_for(self, kind: str, batch: Batch, wrt: tuple[str, ...] | None = None) -> Entry:
         shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
         key = (kind, wrt, *sorted(shapes.items()))
         found = self._entries.get(key)
         if found is None:
-            known = {n: s for n, s in shapes.items() if n in self.model.input or n in self.label_names}
+            known = {
+                n: s for n, s in shapes.items() if n in self.model.input or n in self.label_names
+            }
             dims = bind_dims(self.model, {n: s for n, s in known.items() if n in self.model.input})
             found = self._entries[key] = self._entry(kind, dims, known, wrt)
         return found
 
     def _entry(
-        self, kind: str, dims: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], wrt: tuple[str, ...] | None = None
+        self,
+        kind: str,
+        dims: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        wrt: tuple[str, ...] | None = None,
     ) -> Entry:
         key = (kind, wrt, "dims", *sorted(dims.items()))
         found = self._entries.get(key)
@@ -358,7 +398,11 @@ class Trainer:
         labels = {n: s for n, s in shapes.items() if n not in self.model.input}
         if kind in ("evaluate", "predict"):
             bound = self._inference().bind(dims)
-            return predict_entry(bound) if kind == "predict" else evaluate_entry(bound, self.loss, labels)
+            return (
+                predict_entry(bound)
+                if kind == "predict"
+                else evaluate_entry(bound, self.loss, labels)
+            )
         bound = self.model.bind(dims)
         if kind == "loss":
             return loss_entry(bound, self.loss, labels)
@@ -385,5 +429,7 @@ def _culprit(message: str, inputs: Mapping[str, Array]) -> str:
     for name, array in inputs.items():
         if array.dtype.kind in "iu" and array.size and name in message:
             return f"{name} holds values from {array.min()} to {array.max()}"
-    ranges = [f"{n} {a.min()}…{a.max()}" for n, a in inputs.items() if a.dtype.kind in "iu" and a.size]
+    ranges = [
+        f"{n} {a.min()}…{a.max()}" for n, a in inputs.items() if a.dtype.kind in "iu" and a.size
+    ]
     return "integer inputs hold: " + ", ".join(ranges) if ranges else ""

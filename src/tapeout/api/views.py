@@ -57,7 +57,9 @@ class Hyperparameters(MutableMapping[str, float]):
     def __init__(self, session: Session) -> None:
         """Show the hyper-parameters of a session."""
         self._session = session
-        self._known = {n.removeprefix(HYPER): n for n, v in session.variables.items() if v.kind == "hyper"}
+        self._known = {
+            n.removeprefix(HYPER): n for n, v in session.variables.items() if v.kind == "hyper"
+        }
 
     def __getitem__(self, name: str) -> float:
         return float(self._session.read(self._check(name)))
@@ -79,5 +81,7 @@ class Hyperparameters(MutableMapping[str, float]):
 
     def _check(self, name: str) -> str:
         if name not in self._known:
-            raise OptionError(f"no hyper-parameter is called {name!r}", hint=nearest(name, self._known))
+            raise OptionError(
+                f"no hyper-parameter is called {name!r}", hint=nearest(name, self._known)
+            )
         return self._known[name]

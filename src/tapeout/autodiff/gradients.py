@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tapeout.ir.graph import Graph, Node, Value
 
 
-def gradients(graph: Graph, of: str = "loss", wrt: str | Sequence[str] = "parameters", prefix: str = "grad/") -> Graph:
+def gradients(
+    graph: Graph, of: str = "loss", wrt: str | Sequence[str] = "parameters", prefix: str = "grad/"
+) -> Graph:
     """Return the graph with an output `prefix + name` for the gradient of a scalar output.
 
     Args:
@@ -51,7 +53,9 @@ def _gradients(graph: Graph, of: str, wrt: str | Sequence[str], prefix: str) -> 
     return _finish(b, graph)
 
 
-def vjp(graph: Graph, of: str, wrt: str | Sequence[str] = "parameters", prefix: str = "vjp/") -> Graph:
+def vjp(
+    graph: Graph, of: str, wrt: str | Sequence[str] = "parameters", prefix: str = "vjp/"
+) -> Graph:
     """Return the graph with an input `cotangent/<of>` and outputs `prefix + name`: cotangent times the Jacobian."""
     return graph.then(lambda g: _vjp(g, of, wrt, prefix))
 
@@ -66,7 +70,9 @@ def _vjp(graph: Graph, of: str, wrt: str | Sequence[str], prefix: str) -> Graph:
     return _finish(b, graph)
 
 
-def jvp(graph: Graph, of: str, wrt: str | Sequence[str] = "parameters", prefix: str = "jvp/") -> Graph:
+def jvp(
+    graph: Graph, of: str, wrt: str | Sequence[str] = "parameters", prefix: str = "jvp/"
+) -> Graph:
     """Return the graph with inputs `tangent/<name>` and the output `prefix + of`: the Jacobian times the tangents.
 
     The product is the transpose of the transpose: v -> J v is the gradient of <u J, v> with respect to u, which is linear in u.
@@ -92,7 +98,9 @@ def _jvp(graph: Graph, of: str, wrt: str | Sequence[str], prefix: str) -> Graph:
     return _finish(b, graph)
 
 
-def hvp(graph: Graph, of: str = "loss", wrt: str | Sequence[str] = "parameters", prefix: str = "hvp/") -> Graph:
+def hvp(
+    graph: Graph, of: str = "loss", wrt: str | Sequence[str] = "parameters", prefix: str = "hvp/"
+) -> Graph:
     """Return the graph with inputs `tangent/<name>` and outputs `prefix + name`: the Hessian of a scalar times the tangents."""
     return graph.then(lambda g: _hvp(g, of, wrt, prefix))
 
@@ -109,7 +117,9 @@ def _hvp(graph: Graph, of: str, wrt: str | Sequence[str], prefix: str) -> Graph:
         part = (Sym(b, b.outputs[mark + name]) * tangent).sum()
         product = part if product is None else product + part
     assert product is not None, outputs
-    found = backward(b, _nodes(b), {product.value: constant(b, 1.0, product.dtype)}, values.values())
+    found = backward(
+        b, _nodes(b), {product.value: constant(b, 1.0, product.dtype)}, values.values()
+    )
     for name, value in values.items():
         del b.outputs[mark + name]
         b.set_output(prefix + name, _or_zeros(b, found[value], value).value)
@@ -123,12 +133,16 @@ def named_values(graph: Graph, wrt: str | Sequence[str]) -> dict[str, Value]:
         OptionError: A name is unknown, or names something that is not float.
     """
     if wrt == "parameters":
-        return {n: v.value for n, v in graph.parameters.items() if v.trainable and v.type.dtype.is_float}
+        return {
+            n: v.value for n, v in graph.parameters.items() if v.trainable and v.type.dtype.is_float
+        }
     known = {**graph.input, **{n: v.value for n, v in graph.variable.items()}}
     names = [wrt] if isinstance(wrt, str) else list(wrt)
     for name in names:
         if name not in known:
-            raise OptionError(f"no parameter or input is called {name!r}", hint=nearest(name, known))
+            raise OptionError(
+                f"no parameter or input is called {name!r}", hint=nearest(name, known)
+            )
         if not known[name].type.dtype.is_float:
             raise NotDifferentiable(f"{name!r} is {known[name].type}; only floats have gradients")
     return {n: known[n] for n in names}

@@ -58,7 +58,9 @@ def _pull(
         try:
             outgoing = node.op.pullback(incoming, operands, results)
         except NotDifferentiable as e:
-            raise NotDifferentiable(e.message, where=e.where or str(node.loc), hint=e.hint) from None
+            raise NotDifferentiable(
+                e.message, where=e.where or str(node.loc), hint=e.hint
+            ) from None
         for value, cotangent in zip(node.operands, outgoing, strict=True):
             if cotangent is None or value not in active:
                 continue

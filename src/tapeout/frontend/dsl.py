@@ -64,13 +64,20 @@ class Builder:
     def __enter__(self) -> Builder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Leave the block; nothing needs closing."""
 
     def input(self, name: str, shape: Sequence[int | str], dtype: DType | str | type = f32) -> Sym:
         """Declare an input; a name in the shape is a dimension bound later, at the first batch at the latest."""
         dims = tuple(self._dim(d) if isinstance(d, str) else int(d) for d in shape)
-        return Sym(self._recorder, self._recorder.add_input(name, TensorType(as_dtype(dtype), dims)))
+        return Sym(
+            self._recorder, self._recorder.add_input(name, TensorType(as_dtype(dtype), dims))
+        )
 
     def parameter(
         self,
@@ -84,7 +91,13 @@ class Builder:
         """Declare a parameter with its initial value: an array, or one of `tapeout.init`."""
         return self._variable(name, shape, init, dtype, "parameter", trainable)
 
-    def state(self, name: str, shape: Sequence[int], init: Initializer | Array, dtype: DType | str | type = f32) -> Sym:
+    def state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        init: Initializer | Array,
+        dtype: DType | str | type = f32,
+    ) -> Sym:
         """Declare a state: a tensor that `update` changes from step to step."""
         return self._variable(name, shape, init, dtype, "state", False)
 
@@ -104,8 +117,14 @@ class Builder:
         """Return the graph."""
         recorded = self._recorder.graph({n: int(d) for n, d in self._dims.items()})
         if not recorded.outputs:
-            raise TapeoutError(f"graph {recorded.name!r} has no output", hint="call g.output(name, value)")
-        return replace(recorded, source=lambda dims: reinfer(recorded, dims)) if self._dims else recorded
+            raise TapeoutError(
+                f"graph {recorded.name!r} has no output", hint="call g.output(name, value)"
+            )
+        return (
+            replace(recorded, source=lambda dims: reinfer(recorded, dims))
+            if self._dims
+            else recorded
+        )
 
     def _variable(
         self,
@@ -117,11 +136,19 @@ class Builder:
         trainable: bool,
     ) -> Sym:
         if any(isinstance(d, (Dim, str)) for d in shape):
-            raise ShapeError(f"{kind} {name!r} has the shape {list(shape)}: it must not depend on an unbound dimension")
+            raise ShapeError(
+                f"{kind} {name!r} has the shape {list(shape)}: it must not depend on an unbound dimension"
+            )
         type_ = TensorType(as_dtype(dtype), tuple(int(d) for d in shape))
-        data = init(type_.shape, type_.dtype, generator(self._seed, name)) if callable(init) else np.asarray(init)
+        data = (
+            init(type_.shape, type_.dtype, generator(self._seed, name))
+            if callable(init)
+            else np.asarray(init)
+        )
         if data.shape != type_.shape or data.dtype != type_.dtype.numpy:
-            raise ShapeError(f"initial value of {name!r} is {data.dtype}{list(data.shape)}, expected {type_}")
+            raise ShapeError(
+                f"initial value of {name!r} is {data.dtype}{list(data.shape)}, expected {type_}"
+            )
         value = self._recorder.add_variable(name, type_, kind, trainable=trainable, initial=data)  # type: ignore[arg-type]
         return Sym(self._recorder, value)
 
@@ -151,7 +178,9 @@ def reinfer(graph: Graph, dims: Mapping[str, int]) -> Graph:
     return b.graph()
 
 
-def _again(b: GraphBuilder, node: Node, dims: Mapping[str, int], new: Mapping[Value, Value]) -> tuple[Value, ...]:
+def _again(
+    b: GraphBuilder, node: Node, dims: Mapping[str, int], new: Mapping[Value, Value]
+) -> tuple[Value, ...]:
     return b.emit(node.op.resolve(dims), *(new.get(v, v) for v in node.operands), loc=node.loc)
 
 
@@ -171,4 +200,8 @@ def as_dtype(dtype: DType | str | type) -> DType:
         return dtype
     from tapeout.ir.dtype import BY_NAME
 
-    return BY_NAME[dtype] if isinstance(dtype, str) and dtype in BY_NAME else from_numpy(np.dtype(dtype))
+    return (
+        BY_NAME[dtype]
+        if isinstance(dtype, str) and dtype in BY_NAME
+        else from_numpy(np.dtype(dtype))
+    )

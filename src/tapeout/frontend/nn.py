@@ -27,7 +27,9 @@ def _parameter(x: Sym, name: str, shape: Shape, init: Initializer) -> Sym:
     return Sym(x.builder, x.builder.add_variable(name, TensorType(x.dtype, shape), initial=data))
 
 
-def linear(x: Sym, features: int, *, name: str, bias: bool = True, init: Initializer | None = None) -> Sym:
+def linear(
+    x: Sym, features: int, *, name: str, bias: bool = True, init: Initializer | None = None
+) -> Sym:
     """Return `x @ weight.T + bias` with parameters `name.weight` [features, in] and `name.bias` [features]."""
     inside = int(x.shape[-1])
     weight = _parameter(x, f"{name}.weight", (features, inside), init or fan_in_uniform(inside))
@@ -51,12 +53,23 @@ def conv(
     """Return the convolution of `x` [N, C, *spatial] with parameters `name.weight` [channels, C/groups, *kernel] and `name.bias`."""
     spatial = x.rank - 2
     if spatial != len(kernel):
-        raise ShapeError(f"conv {name!r}: a kernel of {len(kernel)} dimensions for {spatial} spatial dimensions of {x.type}")
+        raise ShapeError(
+            f"conv {name!r}: a kernel of {len(kernel)} dimensions for {spatial} spatial dimensions of {x.type}"
+        )
     inside = int(x.shape[1]) // groups
     fan_in = inside * math.prod(kernel)
     pads = [padding] * spatial if isinstance(padding, int) else list(padding)
-    weight = _parameter(x, f"{name}.weight", (channels, inside, *kernel), init or fan_in_uniform(fan_in))
-    y = x.conv(weight, strides=strides or [1] * spatial, low=pads, high=pads, dilations=dilations, groups=groups)
+    weight = _parameter(
+        x, f"{name}.weight", (channels, inside, *kernel), init or fan_in_uniform(fan_in)
+    )
+    y = x.conv(
+        weight,
+        strides=strides or [1] * spatial,
+        low=pads,
+        high=pads,
+        dilations=dilations,
+        groups=groups,
+    )
     if not bias:
         return y
     offset = _parameter(x, f"{name}.bias", (channels,), fan_in_uniform(fan_in))
@@ -83,7 +96,9 @@ def conv3d(x: Sym, channels: int, kernel: int | Sequence[int], **options: object
 def max_pool2d(x: Sym, kernel: int, stride: int | None = None, padding: int = 0) -> Sym:
     """Return the greatest of each window; the first in scan order gets the gradient."""
     step = kernel if stride is None else stride
-    return composite_pool.max_pool(x, (kernel, kernel), (step, step), (padding, padding), (padding, padding))
+    return composite_pool.max_pool(
+        x, (kernel, kernel), (step, step), (padding, padding), (padding, padding)
+    )
 
 
 def flatten(x: Sym, start: int = 1) -> Sym:

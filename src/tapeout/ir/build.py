@@ -12,8 +12,8 @@ from tapeout.support.loc import UNKNOWN, Loc
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tapeout.ir.op import Array, Op
     from tapeout.ir.graph import Kind
+    from tapeout.ir.op import Array, Op
     from tapeout.ir.type import TensorType
 
 
@@ -50,7 +50,13 @@ class Builder:
         return value
 
     def add_variable(
-        self, name: str, type: TensorType, kind: Kind = "parameter", *, trainable: bool = True, initial: Array | None = None
+        self,
+        name: str,
+        type: TensorType,
+        kind: Kind = "parameter",
+        *,
+        trainable: bool = True,
+        initial: Array | None = None,
     ) -> Value:
         """Declare a variable and return the value that nodes read."""
         return self.adopt(Variable(name, type, kind, trainable, initial))

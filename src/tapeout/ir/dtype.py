@@ -46,8 +46,10 @@ class DType:
         if self.name == "bf16":
             import ml_dtypes
 
-            return np.dtype(ml_dtypes.bfloat16)
-        return np.dtype(_NUMPY[self.name])
+            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return bfloat16
+        found: np.dtype[Any] = np.dtype(_NUMPY[self.name])
+        return found
 
     def __str__(self) -> str:
         return self.name

@@ -32,7 +32,9 @@ class Value:
 
     __slots__ = ("index", "name", "node", "type")
 
-    def __init__(self, type: TensorType, name: str = "", node: Node | None = None, index: int = 0) -> None:
+    def __init__(
+        self, type: TensorType, name: str = "", node: Node | None = None, index: int = 0
+    ) -> None:
         """Make a value; `node` and `index` say which result of which node it is."""
         self.type, self.name, self.node, self.index = type, name, node, index
 
@@ -46,7 +48,9 @@ class Node:
 
     __slots__ = ("loc", "op", "operands", "results")
 
-    def __init__(self, op: Op, operands: tuple[Value, ...], types: tuple[TensorType, ...], loc: Loc = UNKNOWN) -> None:
+    def __init__(
+        self, op: Op, operands: tuple[Value, ...], types: tuple[TensorType, ...], loc: Loc = UNKNOWN
+    ) -> None:
         """Make a node and its results."""
         self.op, self.operands, self.loc = op, operands, loc
         self.results = tuple(Value(t, "", self, i) for i, t in enumerate(types))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -37,19 +37,22 @@ OpClass = TypeVar("OpClass", bound="type[Op]")
 REGISTRY: dict[str, type[Op]] = {}
 
 
+@dataclass_transform(frozen_default=True)
 def register(cls: OpClass) -> OpClass:
     """Make an operation known to the parser by its name, and make it a frozen dataclass."""
     made = dataclass(frozen=True, repr=False)(cls)
     if made.name in REGISTRY:
         raise ValueError(f"two operations are called {made.name!r}")
     REGISTRY[made.name] = made
-    return made
+    return cls
 
 
 class Read(Protocol[T_co]):
     """Reads one element of an operand; outside the guards it gives `other` and touches no memory."""
 
-    def __call__(self, index: Sequence[Affine | Any], where: Sequence[Guard] = (), other: float = 0.0) -> T_co:
+    def __call__(
+        self, index: Sequence[Affine | Any], where: Sequence[Guard] = (), other: float = 0.0
+    ) -> T_co:
         """Return the element at `index`: one index expression, or one integer scalar (gather), per dimension."""
 
 
@@ -72,7 +75,10 @@ class Op:
         raise NotImplementedError(self.name)
 
     def pullback(
-        self, cotangents: tuple[Sym | None, ...], operands: tuple[Sym, ...], results: tuple[Sym, ...]
+        self,
+        cotangents: tuple[Sym | None, ...],
+        operands: tuple[Sym, ...],
+        results: tuple[Sym, ...],
     ) -> tuple[Sym | None, ...]:
         """Return one cotangent per operand, None for zero.
 
@@ -121,7 +127,13 @@ def _resolve(x: Any, dims: Mapping[str, int]) -> Any:
 class Pointwise(Op):
     """An operation with one result whose element is an expression of operand elements."""
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the result element at `index`; `types` are the operands' types."""
         raise NotImplementedError(self.name)
 
@@ -135,7 +147,13 @@ class Elementwise(Pointwise):
         """Return the result element of operand elements."""
         raise NotImplementedError(self.name)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return `body` of the elements at the same index."""
         return self.body(s, *(r(index) for r in reads))
 
@@ -144,7 +162,9 @@ class Elementwise(Pointwise):
         self._check_arity(types)
         for i, t in enumerate(types[1:], 1):
             if t != types[0]:
-                raise ShapeError(f"{self.name}: operand {i} is {t}, operand 0 is {types[0]}; both must be equal")
+                raise ShapeError(
+                    f"{self.name}: operand {i} is {t}, operand 0 is {types[0]}; both must be equal"
+                )
         return (types[0],)
 
     def _check_arity(self, types: tuple[TensorType, ...]) -> None:
@@ -162,7 +182,10 @@ class Unary(Elementwise):
         raise NotDifferentiable(f"{self.name} has no gradient")
 
     def pullback(
-        self, cotangents: tuple[Sym | None, ...], operands: tuple[Sym, ...], results: tuple[Sym, ...]
+        self,
+        cotangents: tuple[Sym | None, ...],
+        operands: tuple[Sym, ...],
+        results: tuple[Sym, ...],
     ) -> tuple[Sym | None, ...]:
         """Return what `grad` says."""
         (dy,), (x,), (y,) = cotangents, operands, results
@@ -180,7 +203,10 @@ class Binary(Elementwise):
         raise NotDifferentiable(f"{self.name} has no gradient")
 
     def pullback(
-        self, cotangents: tuple[Sym | None, ...], operands: tuple[Sym, ...], results: tuple[Sym, ...]
+        self,
+        cotangents: tuple[Sym | None, ...],
+        operands: tuple[Sym, ...],
+        results: tuple[Sym, ...],
     ) -> tuple[Sym | None, ...]:
         """Return what `grad` says."""
         (dy,), (a, b), (y,) = cotangents, operands, results
@@ -231,7 +257,11 @@ class Scatter(Op):
     """
 
     def place(
-        self, s: ScalarOps[T], point: tuple[Affine, ...], types: tuple[TensorType, ...], indices: Read[T]
+        self,
+        s: ScalarOps[T],
+        point: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        indices: Read[T],
     ) -> tuple[Affine | T, ...]:
         """Return where the element of operand 2 at `point` goes: an index expression or an i64 scalar per dimension.
 

@@ -37,7 +37,7 @@ class Tensor:
     @property
     def shape(self) -> Shape:
         """Shape."""
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @cached_property
     def digest(self) -> str:

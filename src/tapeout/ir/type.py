@@ -57,10 +57,10 @@ class Dim(int):
     def __rsub__(self, other: int) -> Dim:
         return _derive("-", other, self, int(other) - int(self))
 
-    def __mul__(self, other: int) -> Dim:  # type: ignore[override]
+    def __mul__(self, other: int) -> Dim:
         return _derive("*", self, other, int(self) * int(other))
 
-    def __rmul__(self, other: int) -> Dim:  # type: ignore[override]
+    def __rmul__(self, other: int) -> Dim:
         return _derive("*", other, self, int(other) * int(self))
 
     def __floordiv__(self, other: int) -> Dim:

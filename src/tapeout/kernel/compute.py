@@ -46,7 +46,11 @@ class Buffer:
     @property
     def span(self) -> int:
         """Number of elements from the first to one past the last."""
-        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)) if all(self.shape) else 0
+        return (
+            1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+            if all(self.shape)
+            else 0
+        )
 
     def offset(self, index: Sequence[Affine]) -> Affine:
         """Return the element offset of an affine index."""
@@ -131,7 +135,9 @@ class ExprBuilder(ScalarOps[Expr]):
 
     def const(self, value: float, dtype: DType) -> Expr:
         """Return a number of a type."""
-        number: float | int | bool = float(value) if dtype.is_float else bool(value) if dtype == bool_ else int(value)
+        number: float | int | bool = (
+            float(value) if dtype.is_float else bool(value) if dtype == bool_ else int(value)
+        )
         return self._share(("const", dtype.name, repr(number)), Const(dtype, number))
 
     def cast(self, x: Expr, dtype: DType) -> Expr:
@@ -140,7 +146,11 @@ class ExprBuilder(ScalarOps[Expr]):
 
     def bitcast(self, x: Expr, dtype: DType) -> Expr:
         """Return the bits of `x` as another type."""
-        return x if x.dtype == dtype else self._share(("bitcast", dtype.name, id(x)), Bitcast(dtype, x))
+        return (
+            x
+            if x.dtype == dtype
+            else self._share(("bitcast", dtype.name, id(x)), Bitcast(dtype, x))
+        )
 
     def index(self, index: Affine) -> Expr:
         """Return an index expression as an i64."""
@@ -169,7 +179,13 @@ class ExprBuilder(ScalarOps[Expr]):
         """Return an element of a buffer; guards that ranges prove are dropped."""
         needed = guards(*where)
         at = tuple(index)
-        key = ("load", buffer.name, tuple(i if isinstance(i, Affine) else id(i) for i in at), needed, repr(other))
+        key = (
+            "load",
+            buffer.name,
+            tuple(i if isinstance(i, Affine) else id(i) for i in at),
+            needed,
+            repr(other),
+        )
         return self._share(key, Load(buffer.dtype, buffer.name, at, needed, other))
 
 

@@ -43,7 +43,9 @@ class DotGeneral(Contraction):
     batch_b: Ints = ()
 
     def _free(self, rank: int, which: str) -> list[int]:
-        used = (self.contract_a + self.batch_a) if which == "a" else (self.contract_b + self.batch_b)
+        used = (
+            (self.contract_a + self.batch_a) if which == "a" else (self.contract_b + self.batch_b)
+        )
         return [d for d in range(rank) if d not in used]
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -53,12 +55,19 @@ class DotGeneral(Contraction):
         a, b = types
         if a.dtype != b.dtype:
             raise ShapeError(f"dot_general: {a} and {b} differ in element type")
-        for what, da, db in (("contracted", self.contract_a, self.contract_b), ("batch", self.batch_a, self.batch_b)):
+        for what, da, db in (
+            ("contracted", self.contract_a, self.contract_b),
+            ("batch", self.batch_a, self.batch_b),
+        ):
             if len(da) != len(db):
-                raise ShapeError(f"dot_general: {len(da)} {what} dimensions of {a} pair with {len(db)} of {b}")
+                raise ShapeError(
+                    f"dot_general: {len(da)} {what} dimensions of {a} pair with {len(db)} of {b}"
+                )
             for i, j in zip(da, db, strict=True):
                 if not (0 <= i < a.rank and 0 <= j < b.rank) or a.shape[i] != b.shape[j]:
-                    raise ShapeError(f"dot_general: {what} dimension {i} of {a} does not pair with {j} of {b}")
+                    raise ShapeError(
+                        f"dot_general: {what} dimension {i} of {a} does not pair with {j} of {b}"
+                    )
         shape = [a.shape[d] for d in self.batch_a]
         shape += [a.shape[d] for d in self._free(a.rank, "a")]
         shape += [b.shape[d] for d in self._free(b.rank, "b")]
@@ -70,10 +79,15 @@ class DotGeneral(Contraction):
         fa, fb = self._free(a.ndim, "a"), self._free(b.ndim, "b")
         batch = [a.shape[d] for d in self.batch_a]
         k = math.prod(a.shape[d] for d in self.contract_a)
-        left = a.transpose([*self.batch_a, *fa, *self.contract_a]).reshape([*batch, math.prod(a.shape[d] for d in fa), k])
-        right = b.transpose([*self.batch_b, *self.contract_b, *fb]).reshape([*batch, k, math.prod(b.shape[d] for d in fb)])
+        left = a.transpose([*self.batch_a, *fa, *self.contract_a]).reshape(
+            [*batch, math.prod(a.shape[d] for d in fa), k]
+        )
+        right = b.transpose([*self.batch_b, *self.contract_b, *fb]).reshape(
+            [*batch, k, math.prod(b.shape[d] for d in fb)]
+        )
         shape = [*batch, *(a.shape[d] for d in fa), *(b.shape[d] for d in fb)]
-        return np.matmul(left, right).reshape(shape).astype(a.dtype)
+        y: Array = np.matmul(left, right).reshape(shape)
+        return y.astype(a.dtype)
 
     def reduced(self, *types: TensorType) -> Shape:
         """Return the contracted extents."""
@@ -98,20 +112,35 @@ class DotGeneral(Contraction):
             place_a[d] = next(rest)
         for d in self._free(b.rank, "b"):
             place_b[d] = next(rest)
-        return s.mul(reads[0]([place_a[d] for d in range(a.rank)]), reads[1]([place_b[d] for d in range(b.rank)]))
+        return s.mul(
+            reads[0]([place_a[d] for d in range(a.rank)]),
+            reads[1]([place_b[d] for d in range(b.rank)]),
+        )
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """`dA = dY · B` over the free dimensions of B, `dB = A · dY` over those of A."""
         (dy,), (a, b) = cotangents, operands
         assert dy is not None
         free_a, free_b = self._free(a.rank, "a"), self._free(b.rank, "b")
         n, fa = len(self.batch_a), len(free_a)
         batch = list(range(n))
-        da = dy.dot_general(b, contract=(range(n + fa, dy.rank), free_b), batch=(batch, self.batch_b))
+        da = dy.dot_general(
+            b, contract=(range(n + fa, dy.rank), free_b), batch=(batch, self.batch_b)
+        )
         # Dimensions of da: batch, free of a, then the contracted ones in the order in which they lie in b.
-        order_a = [*self.batch_a, *free_a, *(i for _, i in sorted(zip(self.contract_b, self.contract_a, strict=True)))]
+        order_a = [
+            *self.batch_a,
+            *free_a,
+            *(i for _, i in sorted(zip(self.contract_b, self.contract_a, strict=True))),
+        ]
         db = a.dot_general(dy, contract=(free_a, range(n, n + fa)), batch=(self.batch_a, batch))
-        order_b = [*self.batch_b, *(j for _, j in sorted(zip(self.contract_a, self.contract_b, strict=True))), *free_b]
+        order_b = [
+            *self.batch_b,
+            *(j for _, j in sorted(zip(self.contract_a, self.contract_b, strict=True))),
+            *free_b,
+        ]
         return (
             da.transpose([order_a.index(d) for d in range(a.rank)]),
             db.transpose([order_b.index(d) for d in range(b.rank)]),
@@ -169,14 +198,18 @@ class Conv(Contraction):
         for i, (n, k) in enumerate(zip(x[2:], w[2:], strict=True)):
             room = n + self.low[i] + self.high[i] - ((k - 1) * self.dilations[i] + 1)
             if room < 0:
-                raise ShapeError(f"conv: a kernel of {k} (dilation {self.dilations[i]}) does not fit {n} with padding")
+                raise ShapeError(
+                    f"conv: a kernel of {k} (dilation {self.dilations[i]}) does not fit {n} with padding"
+                )
             spatial.append(room // self.strides[i] + 1)
         return (x[0], w[0], *spatial)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Return the type of the tensor asked for."""
         if len(types) != 2 or types[0].dtype != types[1].dtype:
-            raise ShapeError(f"conv takes two operands of one element type, got {', '.join(map(str, types))}")
+            raise ShapeError(
+                f"conv takes two operands of one element type, got {', '.join(map(str, types))}"
+            )
         if self.out not in ("y", "x", "w"):
             raise ShapeError(f"conv: out is {self.out!r}, it must be 'y', 'x' or 'w'")
         d = len(self.strides)
@@ -185,9 +218,13 @@ class Conv(Contraction):
             raise ShapeError(f"conv over {d} dimensions of {types[0]} and {types[1]}")
         x, w, y = self._shapes(types)
         if x[1] != w[1] * self.groups or w[0] % self.groups:
-            raise ShapeError(f"conv: {x[1]} channels in {self.groups} groups do not fit the weight {list(map(int, w))}")
+            raise ShapeError(
+                f"conv: {x[1]} channels in {self.groups} groups do not fit the weight {list(map(int, w))}"
+            )
         if self.result_shape(x, w) != tuple(y):
-            raise ShapeError(f"conv: {list(map(int, y))} is not the result of {list(map(int, x))} with weight {list(map(int, w))}")
+            raise ShapeError(
+                f"conv: {list(map(int, y))} is not the result of {list(map(int, x))} with weight {list(map(int, w))}"
+            )
         return (types[0].with_shape({"x": x, "w": w, "y": y}[self.out]),)
 
     def reference(self, *arrays: Array) -> Array:
@@ -199,26 +236,46 @@ class Conv(Contraction):
         split_w = (g, w[0] // g, *w[1:])
         split_y = (x[0], g, w[0] // g, *y[2:])
         if self.out == "x":
-            parts = np.einsum(f"ngf{o},gfi{k}->ngi{o}{k}", arrays[0].reshape(split_y), arrays[1].reshape(split_w), optimize=True)
+            parts = np.einsum(
+                f"ngf{o},gfi{k}->ngi{o}{k}",
+                arrays[0].reshape(split_y),
+                arrays[1].reshape(split_w),
+                optimize=True,
+            )
             return self._scatter(parts.reshape(x[0], x[1], *y[2:], *w[2:]), x)
         view = self._windows(arrays[0], y, w).reshape(x[0], g, x[1] // g, *y[2:], *w[2:])
         if self.out == "y":
-            return np.einsum(f"ngi{o}{k},gfi{k}->ngf{o}", view, arrays[1].reshape(split_w), optimize=True).reshape(y)
-        return np.einsum(f"ngi{o}{k},ngf{o}->gfi{k}", view, arrays[1].reshape(split_y), optimize=True).reshape(w)
+            return np.einsum(
+                f"ngi{o}{k},gfi{k}->ngf{o}", view, arrays[1].reshape(split_w), optimize=True
+            ).reshape(y)
+        return np.einsum(
+            f"ngi{o}{k},ngf{o}->gfi{k}", view, arrays[1].reshape(split_y), optimize=True
+        ).reshape(w)
 
     def _windows(self, x: Array, y: Shape, w: Shape) -> Array:
-        padded = np.pad(x, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in zip(self.low, self.high, strict=True))])
+        padded = np.pad(
+            x,
+            [
+                (0, 0),
+                (0, 0),
+                *((max(a, 0), max(b, 0)) for a, b in zip(self.low, self.high, strict=True)),
+            ],
+        )
         out = np.empty((*x.shape[:2], *y[2:], *w[2:]), x.dtype)
         for k in product(*map(range, w[2:])):
-            out[(..., *k)] = padded[(slice(None), slice(None), *self._tap(k, y))]
+            out[(Ellipsis, *k)] = padded[(slice(None), slice(None), *self._tap(k, y))]
         return out
 
     def _scatter(self, parts: Array, x: Shape) -> Array:
-        sizes = [n + max(a, 0) + max(b, 0) for n, a, b in zip(x[2:], self.low, self.high, strict=True)]
+        sizes = [
+            n + max(a, 0) + max(b, 0) for n, a, b in zip(x[2:], self.low, self.high, strict=True)
+        ]
         padded = np.zeros((*x[:2], *sizes), parts.dtype)
         d = len(self.strides)
         for k in product(*map(range, parts.shape[2 + d :])):
-            padded[(slice(None), slice(None), *self._tap(k, parts.shape[: 2 + d]))] += parts[(..., *k)]
+            padded[(slice(None), slice(None), *self._tap(k, parts.shape[: 2 + d]))] += parts[
+                (..., *k)
+            ]
         crop = (slice(max(a, 0), max(a, 0) + n) for n, a in zip(x[2:], self.low, strict=True))
         return padded[(slice(None), slice(None), *crop)].copy()
 
@@ -259,18 +316,38 @@ class Conv(Contraction):
             return Affine(), channel
         return channel // per_group, channel % per_group
 
-    def _source(self, o: Sequence[Affine], k: Sequence[Affine], x: Shape) -> tuple[list[Affine], list[Guard]]:
-        at = [o[i] * self.strides[i] + k[i] * self.dilations[i] - self.low[i] for i in range(len(o))]
+    def _source(
+        self, o: Sequence[Affine], k: Sequence[Affine], x: Shape
+    ) -> tuple[list[Affine], list[Guard]]:
+        at = [
+            o[i] * self.strides[i] + k[i] * self.dilations[i] - self.low[i] for i in range(len(o))
+        ]
         return at, [Guard(p, 0, x[2 + i]) for i, p in enumerate(at)]
 
-    def _at_y(self, s: ScalarOps[T], index: tuple[Affine, ...], reduced: tuple[Affine, ...], x: Shape, w: Shape, reads: tuple[Read[T], ...]) -> T:
+    def _at_y(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        reduced: tuple[Affine, ...],
+        x: Shape,
+        w: Shape,
+        reads: tuple[Read[T], ...],
+    ) -> T:
         n, f, *o = index
         c, *k = reduced
         g, _ = self._group(f, w[0] // self.groups)
         at, where = self._source(o, k, x)
         return s.mul(reads[0]([n, g * w[1] + c, *at], where), reads[1]([f, c, *k]))
 
-    def _at_x(self, s: ScalarOps[T], index: tuple[Affine, ...], reduced: tuple[Affine, ...], y: Shape, w: Shape, reads: tuple[Read[T], ...]) -> T:
+    def _at_x(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        reduced: tuple[Affine, ...],
+        y: Shape,
+        w: Shape,
+        reads: tuple[Read[T], ...],
+    ) -> T:
         n, channel, *h = index
         f, *k = reduced
         g, c = self._group(channel, w[1])
@@ -284,14 +361,24 @@ class Conv(Contraction):
             where.append(Guard(at[-1], 0, y[2 + i]))
         return s.mul(reads[0]([n, feature, *at], where), reads[1]([feature, c, *k]))
 
-    def _at_w(self, s: ScalarOps[T], index: tuple[Affine, ...], reduced: tuple[Affine, ...], x: Shape, w: Shape, reads: tuple[Read[T], ...]) -> T:
+    def _at_w(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        reduced: tuple[Affine, ...],
+        x: Shape,
+        w: Shape,
+        reads: tuple[Read[T], ...],
+    ) -> T:
         f, c, *k = index
         n, *o = reduced
         g, _ = self._group(f, w[0] // self.groups)
         at, where = self._source(o, k, x)
         return s.mul(reads[0]([n, g * w[1] + c, *at], where), reads[1]([n, f, *o]))
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """The same form, asking for each operand in turn."""
         (d,), (first, second) = cotangents, operands
         assert d is not None

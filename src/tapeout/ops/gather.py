@@ -35,7 +35,11 @@ def _counted(s: ScalarOps[T], index: T, n: int) -> T:
 
 
 def _out_of_range(indices: Sym, n: int, name: str) -> tuple[Sym, str]:
-    bad = (indices < indices.like(-n)) | (indices >= indices.like(n)) if indices.dtype.kind == "i" else indices >= indices.like(n)
+    bad = (
+        (indices < indices.like(-n)) | (indices >= indices.like(n))
+        if indices.dtype.kind == "i"
+        else indices >= indices.like(n)
+    )
     return bad.any(), f"{name}: an index lies outside -{n}..{n - 1}"
 
 
@@ -56,14 +60,22 @@ class Take(Pointwise):
         """Return numpy's take."""
         return np.take(arrays[0], arrays[1], axis=self.axis)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element at the place read from the indices."""
         x, indices = types
         chosen = reads[1](index[self.axis : self.axis + indices.rank])
         place = _counted(s, chosen, x.shape[self.axis])
         return reads[0]([*index[: self.axis], place, *index[self.axis + indices.rank :]])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Add the cotangent where it was read."""
         (dy,), (x, indices) = cotangents, operands
         assert dy is not None
@@ -87,7 +99,9 @@ class ScatterAdd(Scatter):
         _check_axis(self.name, self.axis, x, indices)
         wanted = (*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :])
         if updates.shape != wanted or updates.dtype != x.dtype:
-            raise ShapeError(f"scatter_add: the updates are {updates}, expected {x.with_shape(wanted)}")
+            raise ShapeError(
+                f"scatter_add: the updates are {updates}, expected {x.with_shape(wanted)}"
+            )
         return (x,)
 
     def reference(self, *arrays: Array) -> Array:
@@ -99,14 +113,20 @@ class ScatterAdd(Scatter):
         return y
 
     def place(
-        self, s: ScalarOps[T], point: tuple[Affine, ...], types: tuple[TensorType, ...], indices: Read[T]
+        self,
+        s: ScalarOps[T],
+        point: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        indices: Read[T],
     ) -> tuple[Affine | T, ...]:
         """Return the place that the index names along the axis, other dimensions as they are."""
         x, at, _ = types
         chosen = _counted(s, indices(point[self.axis : self.axis + at.rank]), x.shape[self.axis])
         return (*point[: self.axis], chosen, *point[self.axis + at.rank :])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """The target passes through; the updates get what stands where they went."""
         (dy,), (_, indices, _) = cotangents, operands
         assert dy is not None
@@ -129,24 +149,38 @@ class TakeAlong(Pointwise):
         x, indices = types
         _check_axis(self.name, self.axis, x, indices)
         fits = x.rank == indices.rank and all(
-            m <= n for d, (m, n) in enumerate(zip(indices.shape, x.shape, strict=True)) if d != self.axis
+            m <= n
+            for d, (m, n) in enumerate(zip(indices.shape, x.shape, strict=True))
+            if d != self.axis
         )
         if not fits:
-            raise ShapeError(f"{self.name}: the indices {indices} do not fit {x} along axis {self.axis}")
+            raise ShapeError(
+                f"{self.name}: the indices {indices} do not fit {x} along axis {self.axis}"
+            )
         return (x.with_shape(indices.shape),)
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's take_along_axis on the part that the indices cover."""
         x, indices = arrays
-        part = tuple(slice(None) if d == self.axis else slice(m) for d, m in enumerate(indices.shape))
+        part = tuple(
+            slice(None) if d == self.axis else slice(m) for d, m in enumerate(indices.shape)
+        )
         return np.take_along_axis(x[part], indices, axis=self.axis)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element at the place read from the indices."""
         place = _counted(s, reads[1](index), types[0].shape[self.axis])
         return reads[0]([*index[: self.axis], place, *index[self.axis + 1 :]])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Add the cotangent where it was read."""
         (dy,), (x, indices) = cotangents, operands
         assert dy is not None
@@ -169,7 +203,9 @@ class ScatterAddAlong(Scatter):
         x, indices, updates = types
         TakeAlong(axis=self.axis).infer(x, indices)
         if updates.shape != indices.shape or updates.dtype != x.dtype:
-            raise ShapeError(f"scatter_add_along: the updates are {updates}, expected {x.with_shape(indices.shape)}")
+            raise ShapeError(
+                f"scatter_add_along: the updates are {updates}, expected {x.with_shape(indices.shape)}"
+            )
         return (x,)
 
     def reference(self, *arrays: Array) -> Array:
@@ -182,13 +218,19 @@ class ScatterAddAlong(Scatter):
         return y
 
     def place(
-        self, s: ScalarOps[T], point: tuple[Affine, ...], types: tuple[TensorType, ...], indices: Read[T]
+        self,
+        s: ScalarOps[T],
+        point: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        indices: Read[T],
     ) -> tuple[Affine | T, ...]:
         """Return the place that the index names along the axis, other dimensions as they are."""
         chosen = _counted(s, indices(point), types[0].shape[self.axis])
         return (*point[: self.axis], chosen, *point[self.axis + 1 :])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """The target passes through; the updates get what stands where they went."""
         (dy,), (_, indices, _) = cotangents, operands
         assert dy is not None

@@ -54,7 +54,13 @@ class Constant(Pointwise):
         """Return the tensor."""
         return self.tensor.array
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the number of a splat; other constants live in memory and are read, never inlined."""
         if self.tensor.splat is None:
             raise ShapeError("a constant whose elements differ must be kept in memory")
@@ -82,7 +88,13 @@ class Iota(Pointwise):
         place = [-1 if i == self.axis else 1 for i in range(len(self.shape))]
         return np.broadcast_to(line.reshape(place), self.shape).copy()
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the index itself."""
         return s.cast(s.index(index[self.axis]), self.dtype)
 
@@ -98,18 +110,28 @@ class Reshape(Pointwise):
         """Return the new shape, which must hold as many elements."""
         x = _one(types, self.name)
         if math.prod(self.shape) != x.size:
-            raise ShapeError(f"reshape: {x} has {x.size} elements, {list(map(int, self.shape))} has {math.prod(self.shape)}")
+            raise ShapeError(
+                f"reshape: {x} has {x.size} elements, {list(map(int, self.shape))} has {math.prod(self.shape)}"
+            )
         return (x.with_shape(self.shape),)
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's reshape."""
         return arrays[0].reshape(self.shape)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element of equal row-major number."""
         return reads[0](reshape_index(index, self.shape, types[0].shape))
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the cotangent in the operand's shape."""
         (dy,) = cotangents
         assert dy is not None
@@ -153,18 +175,28 @@ class Transpose(Pointwise):
         """Return the permuted shape."""
         x = _one(types, self.name)
         if sorted(self.perm) != list(range(x.rank)):
-            raise ShapeError(f"transpose: {list(self.perm)} is no permutation of the {x.rank} dimensions of {x}")
+            raise ShapeError(
+                f"transpose: {list(self.perm)} is no permutation of the {x.rank} dimensions of {x}"
+            )
         return (x.with_shape(tuple(x.shape[p] for p in self.perm)),)
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's transpose."""
         return arrays[0].transpose(self.perm)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element at the permuted index."""
         return reads[0]([index[self.perm.index(d)] for d in range(len(self.perm))])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the cotangent transposed back."""
         (dy,) = cotangents
         assert dy is not None
@@ -185,10 +217,14 @@ class Broadcast(Pointwise):
         rising = all(a < b for a, b in zip(self.axes, self.axes[1:], strict=False))
         inside = all(0 <= a < len(self.shape) for a in self.axes)
         if len(self.axes) != x.rank or not rising or not inside:
-            raise ShapeError(f"broadcast: axes {list(self.axes)} do not place the {x.rank} dimensions of {x}")
+            raise ShapeError(
+                f"broadcast: axes {list(self.axes)} do not place the {x.rank} dimensions of {x}"
+            )
         for d, a in enumerate(self.axes):
             if x.shape[d] not in (1, self.shape[a]):
-                raise ShapeError(f"broadcast: dimension {d} of {x} does not repeat to {list(map(int, self.shape))}")
+                raise ShapeError(
+                    f"broadcast: dimension {d} of {x} does not repeat to {list(map(int, self.shape))}"
+                )
         return (x.with_shape(self.shape),)
 
     def reference(self, *arrays: Array) -> Array:
@@ -199,12 +235,22 @@ class Broadcast(Pointwise):
             place[a] = x.shape[d]
         return np.broadcast_to(x.reshape(place), self.shape).copy()
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element at the kept dimensions."""
         x = types[0]
-        return reads[0]([Affine() if x.shape[d] == 1 else index[a] for d, a in enumerate(self.axes)])
+        return reads[0](
+            [Affine() if x.shape[d] == 1 else index[a] for d, a in enumerate(self.axes)]
+        )
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the sum over what was repeated: the one place where broadcasting is undone."""
         (dy,), (x,) = cotangents, operands
         assert dy is not None
@@ -226,7 +272,9 @@ class Slice(Pointwise):
         """Return the shape of the part."""
         x = _one(types, self.name)
         if not len(self.starts) == len(self.limits) == len(self.strides) == x.rank:
-            raise ShapeError(f"slice: starts, limits and strides must have one number per dimension of {x}")
+            raise ShapeError(
+                f"slice: starts, limits and strides must have one number per dimension of {x}"
+            )
         shape = []
         for n, lo, hi, step in zip(x.shape, self.starts, self.limits, self.strides, strict=True):
             if not 0 <= lo <= hi <= n or step < 1:
@@ -236,13 +284,28 @@ class Slice(Pointwise):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's slice."""
-        return arrays[0][tuple(slice(a, b, c) for a, b, c in zip(self.starts, self.limits, self.strides, strict=True))]
+        return arrays[0][
+            tuple(
+                slice(a, b, c)
+                for a, b, c in zip(self.starts, self.limits, self.strides, strict=True)
+            )
+        ]
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element at `start + stride * i`."""
-        return reads[0]([i * step + lo for i, lo, step in zip(index, self.starts, self.strides, strict=True)])
+        return reads[0](
+            [i * step + lo for i, lo, step in zip(index, self.starts, self.strides, strict=True)]
+        )
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the cotangent with zeros around and between."""
         (dy,), (x,) = cotangents, operands
         assert dy is not None
@@ -265,14 +328,21 @@ class Pad(Pointwise):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Return the grown shape."""
         x = _one(types, self.name)
-        if not len(self.low) == len(self.high) == len(self.interior) == x.rank or min(self.interior, default=0) < 0:
-            raise ShapeError(f"pad: low, high and interior (>= 0) must have one number per dimension of {x}")
+        if (
+            not len(self.low) == len(self.high) == len(self.interior) == x.rank
+            or min(self.interior, default=0) < 0
+        ):
+            raise ShapeError(
+                f"pad: low, high and interior (>= 0) must have one number per dimension of {x}"
+            )
         shape = tuple(
             lo + hi + (n + (n - 1) * k if n else 0)
             for n, lo, hi, k in zip(x.shape, self.low, self.high, self.interior, strict=True)
         )
         if any(n < 0 for n in shape):
-            raise ShapeError(f"pad: {x} cropped by {list(self.low)} and {list(self.high)} has a negative size")
+            raise ShapeError(
+                f"pad: {x} cropped by {list(self.low)} and {list(self.high)} has a negative size"
+            )
         return (x.with_shape(shape),)
 
     def reference(self, *arrays: Array) -> Array:
@@ -291,7 +361,13 @@ class Pad(Pointwise):
             y[...] = x
         return y
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element below, guarded."""
         inside, where = [], []
         for i, n, lo, k in zip(index, types[0].shape, self.low, self.interior, strict=True):
@@ -302,7 +378,9 @@ class Pad(Pointwise):
             inside.append(at // (k + 1))
         return reads[0](inside, where, self.value)
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the part of the cotangent that the operand fills."""
         (dy,), (x,) = cotangents, operands
         assert dy is not None
@@ -311,7 +389,10 @@ class Pad(Pointwise):
         whole = dy.pad(low, high) if any(low) or any(high) else dy
         starts = [max(lo, 0) for lo in self.low]
         steps = [k + 1 for k in self.interior]
-        limits = [lo + (n - 1) * k + 1 if n else lo for lo, n, k in zip(starts, x.shape, steps, strict=True)]
+        limits = [
+            lo + (n - 1) * k + 1 if n else lo
+            for lo, n, k in zip(starts, x.shape, steps, strict=True)
+        ]
         return (whole.slice(starts, limits, steps),)
 
 
@@ -333,12 +414,22 @@ class Reverse(Pointwise):
         """Return numpy's flip."""
         return np.flip(arrays[0], self.axes)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element counted from the end."""
         n = types[0].shape
-        return reads[0]([Affine.of(n[d] - 1) - i if d in self.axes else i for d, i in enumerate(index)])
+        return reads[0](
+            [Affine.of(n[d] - 1) - i if d in self.axes else i for d, i in enumerate(index)]
+        )
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the cotangent turned round."""
         (dy,) = cotangents
         assert dy is not None
@@ -360,19 +451,31 @@ class Concat(Pointwise):
         if not 0 <= self.axis < first.rank:
             raise ShapeError(f"concat: axis {self.axis} of {first}")
         for i, t in enumerate(types):
-            same = [n for d, n in enumerate(t.shape) if d != self.axis] == [n for d, n in enumerate(first.shape) if d != self.axis]
+            same = [n for d, n in enumerate(t.shape) if d != self.axis] == [
+                n for d, n in enumerate(first.shape) if d != self.axis
+            ]
             if t.dtype != first.dtype or t.rank != first.rank or not same:
-                raise ShapeError(f"concat along {self.axis}: operand {i} is {t}, operand 0 is {first}")
+                raise ShapeError(
+                    f"concat along {self.axis}: operand {i} is {t}, operand 0 is {first}"
+                )
         total = types[0].shape[self.axis]
         for t in types[1:]:
             total = total + t.shape[self.axis]
-        return (first.with_shape((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])),)
+        return (
+            first.with_shape((*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])),
+        )
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's concatenate."""
         return np.concatenate(arrays, self.axis)
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element of the operand whose range holds the index."""
         here = index[self.axis]
         ends = np.cumsum([t.shape[self.axis] for t in types]).tolist()
@@ -389,7 +492,9 @@ class Concat(Pointwise):
         assert out is not None
         return out
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return each operand's part."""
         (dy,) = cotangents
         assert dy is not None
@@ -434,7 +539,9 @@ class Windows(Pointwise):
             span = (self.sizes[i] - 1) * self.dilations[i] + 1
             room = shape[a] + self.low[i] + self.high[i] - span
             if room < 0 or self.strides[i] < 1 or self.sizes[i] < 1:
-                raise ShapeError(f"windows: a window of {span} does not fit dimension {a} of {list(map(int, shape))}")
+                raise ShapeError(
+                    f"windows: a window of {span} does not fit dimension {a} of {list(map(int, shape))}"
+                )
             out[a] = room // self.strides[i] + 1
         return (*out, *self.sizes)
 
@@ -448,16 +555,26 @@ class Windows(Pointwise):
             y[(..., *k)] = padded[_taps(x.ndim, self, k, out, base)]
         return y
 
-    def at(self, s: ScalarOps[T], index: tuple[Affine, ...], types: tuple[TensorType, ...], *reads: Read[T]) -> T:
+    def at(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        *reads: Read[T],
+    ) -> T:
         """Return the element under the window, guarded."""
         x = types[0]
         inside, where = list(index[: x.rank]), []
         for i, a in enumerate(self.axes):
-            inside[a] = index[a] * self.strides[i] + index[x.rank + i] * self.dilations[i] - self.low[i]
+            inside[a] = (
+                index[a] * self.strides[i] + index[x.rank + i] * self.dilations[i] - self.low[i]
+            )
             where.append(Guard(inside[a], 0, x.shape[a]))
         return reads[0](inside, where, self.value)
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the windows added back where they came from."""
         (dy,), (x,) = cotangents, operands
         assert dy is not None
@@ -470,7 +587,15 @@ def fold(y: Sym, windows: Windows, shape: Shape) -> Sym:
     plain = all(d == 1 or n == 1 for d, n in zip(windows.dilations, windows.sizes, strict=True))
     if plain and windows.sizes == windows.strides and not any(windows.low):
         return _unfold_tiles(y, windows, shape, rank)
-    op = Fold(windows.axes, windows.sizes, windows.strides, windows.dilations, windows.low, windows.high, shape=shape)
+    op = Fold(
+        windows.axes,
+        windows.sizes,
+        windows.strides,
+        windows.dilations,
+        windows.low,
+        windows.high,
+        shape=shape,
+    )
     return y.emit(op, y)
 
 
@@ -513,7 +638,9 @@ class Fold(Reduction):
         y = _one(types, self.name)
         wanted = self.windows.counted(self.shape)
         if y.shape != wanted:
-            raise ShapeError(f"fold: the operand is {y}, the windows of {list(map(int, self.shape))} are {list(map(int, wanted))}")
+            raise ShapeError(
+                f"fold: the operand is {y}, the windows of {list(map(int, self.shape))} are {list(map(int, wanted))}"
+            )
         return (y.with_shape(self.shape),)
 
     def reference(self, *arrays: Array) -> Array:
@@ -549,7 +676,9 @@ class Fold(Reduction):
             where.append(Guard(inside[a], 0, types[0].shape[a]))
         return reads[0]([*inside, *reduced], where)
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Return the windows of the cotangent."""
         (dx,) = cotangents
         assert dx is not None
@@ -592,8 +721,14 @@ def complete_shape(x: TensorType, shape: Shape) -> Shape:
             rest.remove(n)
     size, known = math.prod(total), math.prod(rest)
     if -1 in rest or known == 0 or size % known:
-        raise ShapeError(f"reshape: {list(map(int, shape))} does not divide the {x.size} elements of {x}")
-    return (*shape[:at], total[0] if len(total) == 1 and known == 1 else size // known, *shape[at + 1 :])
+        raise ShapeError(
+            f"reshape: {list(map(int, shape))} does not divide the {x.size} elements of {x}"
+        )
+    return (
+        *shape[:at],
+        total[0] if len(total) == 1 and known == 1 else size // known,
+        *shape[at + 1 :],
+    )
 
 
 def basic_index(x: Sym, key: Any) -> Sym:
@@ -622,7 +757,10 @@ def basic_index(x: Sym, key: Any) -> Sym:
         steps.append(abs(step))
         if keep:
             shape.append(-(-(hi - lo) // abs(step)) if (lo, hi, step) != (0, n, 1) else n)
-    whole = all(lo == 0 and hi is n and s == 1 for lo, hi, s, n in zip(starts, limits, steps, x.shape, strict=True))
+    whole = all(
+        lo == 0 and hi is n and s == 1
+        for lo, hi, s, n in zip(starts, limits, steps, x.shape, strict=True)
+    )
     part = x if whole else x.slice(starts, limits, steps)
     return (part.reverse(back) if back else part).reshape(shape)
 
@@ -635,7 +773,12 @@ def _range(key: Any, n: int, type_: TensorType) -> tuple[int, int, int, bool]:
         a, b, step = key.indices(n)
         count = len(range(a, b, step))
         if step > 0:
-            return min(a, n), min(a, n) + max((count - 1) * step + 1, 0) if count else min(a, n), step, True
+            return (
+                min(a, n),
+                min(a, n) + max((count - 1) * step + 1, 0) if count else min(a, n),
+                step,
+                True,
+            )
         last = a + (count - 1) * step
         return (last, a + 1, step, True) if count else (0, 0, step, True)
     at = int(key) + n if int(key) < 0 else int(key)

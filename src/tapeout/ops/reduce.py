@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -65,7 +65,9 @@ class _AxisReduction(Reduction):
     ) -> T:
         """Return the operand's element."""
         kept, gone = iter(index), iter(reduced)
-        return reads[0]([next(gone) if d in self.axes else next(kept) for d in range(types[0].rank)])
+        return reads[0](
+            [next(gone) if d in self.axes else next(kept) for d in range(types[0].rank)]
+        )
 
     def spread(self, y: Sym, x: Sym) -> Sym:
         """Return a result-shaped value repeated over the axes."""
@@ -81,9 +83,12 @@ class ReduceSum(_AxisReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's sum in the operand's type."""
-        return np.sum(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
+        out: Array = np.sum(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
+        return np.asarray(out)
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Every element gets the cotangent."""
         (dy,), (x,) = cotangents, operands
         assert dy is not None
@@ -104,9 +109,12 @@ class ReduceProd(_AxisReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's product in the operand's type."""
-        return np.prod(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
+        out: Array = np.prod(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
+        return np.asarray(out)
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """The product of all others, exact where elements are zero (never `y / x`).
 
         All n^2 pairs are formed, in the kernel and not in memory.
@@ -117,7 +125,9 @@ class ReduceProd(_AxisReduction):
         order = [*kept, *self.axes]
         moved = x.transpose(order)
         outer = [x.shape[d] for d in kept]
-        flat = moved.reshape([*outer, int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))])
+        flat = moved.reshape(
+            [*outer, int(np.prod([x.shape[a] for a in self.axes], dtype=np.int64))]
+        )
         n, rank = flat.shape[-1], flat.rank
         pairs = flat.broadcast([*outer, n, n], [*range(rank - 1), rank])
         from tapeout.ops.sym import iota
@@ -131,7 +141,9 @@ class ReduceProd(_AxisReduction):
 class _Extreme(_AxisReduction):
     """The greatest or least; equal elements share the gradient."""
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Share the cotangent equally among the elements that attain the extreme."""
         (dy,), (x,), (y,) = cotangents, operands, results
         assert dy is not None
@@ -154,7 +166,7 @@ class ReduceMax(_Extreme):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's max."""
-        return np.max(arrays[0], axis=self.axes, initial=_lowest(arrays[0])) if _has_none(arrays[0]) else np.max(arrays[0], axis=self.axes)
+        return np.asarray(np.max(arrays[0], axis=self.axes, **_start(arrays[0], _lowest)))
 
 
 @register
@@ -171,11 +183,12 @@ class ReduceMin(_Extreme):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's min."""
-        return np.min(arrays[0], axis=self.axes, initial=_highest(arrays[0])) if _has_none(arrays[0]) else np.min(arrays[0], axis=self.axes)
+        return np.asarray(np.min(arrays[0], axis=self.axes, **_start(arrays[0], _highest)))
 
 
-def _has_none(x: Array) -> bool:
-    return x.size == 0
+def _start(x: Array, limit: Callable[[Array], float]) -> dict[str, float]:
+    """Return the start value that an empty reduction needs; others have none, so that NaN and -0 stay."""
+    return {} if x.size else {"initial": limit(x)}
 
 
 def _lowest(x: Array) -> float | int:
@@ -201,7 +214,7 @@ class ReduceAny(_AxisReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's any."""
-        return np.any(arrays[0], axis=self.axes)
+        return np.asarray(np.any(arrays[0], axis=self.axes))
 
 
 @register
@@ -219,7 +232,7 @@ class ReduceAll(_AxisReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's all."""
-        return np.all(arrays[0], axis=self.axes)
+        return np.asarray(np.all(arrays[0], axis=self.axes))
 
 
 class _ArgReduction(_AxisReduction):
@@ -252,7 +265,7 @@ class ArgMax(_ArgReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's argmax."""
-        return np.argmax(self._flat(arrays[0]), axis=-1).astype(np.int32)
+        return np.asarray(np.argmax(self._flat(arrays[0]), axis=-1), np.int32)
 
 
 @register
@@ -269,7 +282,7 @@ class ArgMin(_ArgReduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's argmin."""
-        return np.argmin(self._flat(arrays[0]), axis=-1).astype(np.int32)
+        return np.asarray(np.argmin(self._flat(arrays[0]), axis=-1), np.int32)
 
 
 @register
@@ -313,8 +326,12 @@ class CumSum(Reduction):
         guard = Guard(ahead, 1 if self.exclusive else 0, n)
         return reads[0]([*index[: self.axis], reduced[0], *index[self.axis + 1 :]], [guard])
 
-    def pullback(self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]) -> Cotangents:
+    def pullback(
+        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
+    ) -> Cotangents:
         """Sum from the other end."""
         (dy,) = cotangents
         assert dy is not None
-        return (dy.emit(CumSum(axis=self.axis, exclusive=self.exclusive, reverse=not self.reverse), dy),)
+        return (
+            dy.emit(CumSum(axis=self.axis, exclusive=self.exclusive, reverse=not self.reverse), dy),
+        )

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapeout.ir.dtype import DType, bool_, from_numpy, i32
-from tapeout.ops import contraction, elementwise as ew, gather, movement as mv, random, reduce as rd
+from tapeout.ops import contraction, gather, random
+from tapeout.ops import elementwise as ew
+from tapeout.ops import movement as mv
+from tapeout.ops import reduce as rd
 from tapeout.support.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -76,7 +79,9 @@ class Sym:
         """Append a node and return all its results."""
         for o in operands:
             if o.builder is not self.builder:
-                raise ShapeError(f"{op.name}: an operand belongs to another graph ({o.builder.name!r})")
+                raise ShapeError(
+                    f"{op.name}: an operand belongs to another graph ({o.builder.name!r})"
+                )
         results = self.builder.emit(op, *(o.value for o in operands))
         return tuple(Sym(self.builder, v) for v in results)
 
@@ -99,7 +104,9 @@ class Sym:
             return self.constant(other)
         return self.constant(other, self.dtype)
 
-    def _binary(self, make: Callable[[], Op], other: Sym | Scalar | Array, *, flip: bool = False) -> Sym:
+    def _binary(
+        self, make: Callable[[], Op], other: Sym | Scalar | Array, *, flip: bool = False
+    ) -> Sym:
         a, b = broadcast_together(self, self._lift(other))
         return self.emit(make(), b, a) if flip else self.emit(make(), a, b)
 
@@ -310,8 +317,14 @@ class Sym:
 
     def transpose(self, perm: Sequence[int] | None = None) -> Sym:
         """Return the dimensions in another order (default: reversed)."""
-        order = tuple(reversed(range(self.rank))) if perm is None else tuple(p % self.rank for p in perm)
-        return self if order == tuple(range(self.rank)) else self.emit(mv.Transpose(perm=order), self)
+        order = (
+            tuple(reversed(range(self.rank)))
+            if perm is None
+            else tuple(p % self.rank for p in perm)
+        )
+        return (
+            self if order == tuple(range(self.rank)) else self.emit(mv.Transpose(perm=order), self)
+        )
 
     def broadcast(self, shape: Sequence[int], axes: Sequence[int]) -> Sym:
         """Return the value in `shape`, its dimension i standing at `axes[i]`, repeated along the others (and along size 1)."""
@@ -337,15 +350,25 @@ class Sym:
         at = {a % self.rank for a in axes}
         return self.reshape([n for i, n in enumerate(self.shape) if i not in at])
 
-    def slice(self, starts: Sequence[int], limits: Sequence[int], strides: Sequence[int] | None = None) -> Sym:
+    def slice(
+        self, starts: Sequence[int], limits: Sequence[int], strides: Sequence[int] | None = None
+    ) -> Sym:
         """Return elements `start, start+stride, … < limit` of every dimension (0 <= start <= limit <= size, stride > 0)."""
         steps = tuple(strides) if strides is not None else (1,) * self.rank
         return self.emit(mv.Slice(starts=tuple(starts), limits=tuple(limits), strides=steps), self)
 
-    def pad(self, low: Sequence[int], high: Sequence[int], value: float = 0.0, interior: Sequence[int] | None = None) -> Sym:
+    def pad(
+        self,
+        low: Sequence[int],
+        high: Sequence[int],
+        value: float = 0.0,
+        interior: Sequence[int] | None = None,
+    ) -> Sym:
         """Return the value with `value` around it (negative numbers crop) and between neighbours (`interior`)."""
         between = tuple(interior) if interior is not None else (0,) * self.rank
-        return self.emit(mv.Pad(low=tuple(low), high=tuple(high), interior=between, value=value), self)
+        return self.emit(
+            mv.Pad(low=tuple(low), high=tuple(high), interior=between, value=value), self
+        )
 
     def reverse(self, axes: Sequence[int]) -> Sym:
         """Return the value with the order along `axes` turned round."""
@@ -383,7 +406,9 @@ class Sym:
 
     # -- reductions -------------------------------------------------------------------------------------------------
 
-    def _reduce(self, make: Callable[..., Op], axes: Sequence[int] | int | None, keepdims: bool) -> Sym:
+    def _reduce(
+        self, make: Callable[..., Op], axes: Sequence[int] | int | None, keepdims: bool
+    ) -> Sym:
         at = rd.normal_axes(axes, self.rank)
         y = self.emit(make(axes=at), self) if at else self
         return y.reshape([1 if i in at else n for i, n in enumerate(self.shape)]) if keepdims else y
@@ -436,7 +461,10 @@ class Sym:
     ) -> Sym:
         """Return sums of products; the result has batch dimensions, then the free ones of self, then of other."""
         op = contraction.DotGeneral(
-            contract_a=tuple(contract[0]), contract_b=tuple(contract[1]), batch_a=tuple(batch[0]), batch_b=tuple(batch[1])
+            contract_a=tuple(contract[0]),
+            contract_b=tuple(contract[1]),
+            batch_a=tuple(batch[0]),
+            batch_b=tuple(batch[1]),
         )
         return self.emit(op, self, other)
 
@@ -508,7 +536,10 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
             if out[i] == 1:
                 out[i] = n
             elif n not in (1, out[i]):
-                raise ShapeError("shapes do not broadcast: " + " and ".join(str(list(map(int, s))) for s in shapes))
+                raise ShapeError(
+                    "shapes do not broadcast: "
+                    + " and ".join(str(list(map(int, s))) for s in shapes)
+                )
     return tuple(out)
 
 
@@ -518,4 +549,13 @@ def broadcast_together(*xs: Sym) -> tuple[Sym, ...]:
     return tuple(x.broadcast_to(shape) for x in xs)
 
 
-__all__ = ["Scalar", "Sym", "bool_", "broadcast_shapes", "broadcast_together", "constant", "iota", "random_bits"]
+__all__ = [
+    "Scalar",
+    "Sym",
+    "bool_",
+    "broadcast_shapes",
+    "broadcast_together",
+    "constant",
+    "iota",
+    "random_bits",
+]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tapeout.support.errors import DataError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def write_atomic(path: str | Path, data: bytes) -> None:
+
+def write_atomic(path: str | Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all: a new file beside it, flushed to disk, then renamed over it.
 
     Raises:
@@ -22,7 +26,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise DataError(f"cannot write: {e.strerror}", where=str(target), hint="choose a writable folder") from None
     try:
         with os.fdopen(handle, "wb") as f:
-            f.write(data)
+            f.writelines([data] if isinstance(data, bytes) else data)
             f.flush()
             os.fsync(f.fileno())
         os.chmod(made, 0o666 & ~_umask())

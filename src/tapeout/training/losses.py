@@ -49,7 +49,10 @@ class LossContext:
         outputs = self.graph.output
         if name is None:
             if len(outputs) != 1:
-                raise OptionError(f"the model has {len(outputs)} outputs; the loss must name one", hint=nearest("", outputs))
+                raise OptionError(
+                    f"the model has {len(outputs)} outputs; the loss must name one",
+                    hint=nearest("", outputs),
+                )
             (name,) = outputs
         if name not in outputs:
             raise OptionError(f"no output is called {name!r}", hint=nearest(name, outputs))
@@ -90,7 +93,11 @@ class CrossEntropy:
             logits = logits.transpose(order)
         if probabilities:
             logits = logits.clip(float(np.finfo(logits.dtype.numpy).tiny), float("inf")).log()
-        weight = None if self.weight is None else logits.constant(np.asarray(self.weight, logits.dtype.numpy))
+        weight = (
+            None
+            if self.weight is None
+            else logits.constant(np.asarray(self.weight, logits.dtype.numpy))
+        )
         return composite_loss.cross_entropy(
             logits,
             labels,
@@ -110,26 +117,39 @@ class CrossEntropy:
         if source is not None:
             kind, value = source
             if self.from_logits == "auto" or kind == "softmax":
-                context.notes.append(f"the output is a {kind}: the loss is taken on its input, which is stable")
+                context.notes.append(
+                    f"the output is a {kind}: the loss is taken on its input, which is stable"
+                )
                 return Sym(context.builder, value), False
         return out, self.from_logits is False
 
     def _axis(self, logits: Sym, context: LossContext) -> int:
         if logits.rank < 2:
-            raise ShapeError(f"cross entropy needs scores with a batch and a class dimension, got {logits.type}")
+            raise ShapeError(
+                f"cross entropy needs scores with a batch and a class dimension, got {logits.type}"
+            )
         if self.axis is not None:
             return self.axis % logits.rank
         given = context.shapes.get(self.labels)
         if given is None:
             return 1
-        fits = [i for i in range(logits.rank) if tuple(n for j, n in enumerate(logits.shape) if j != i) == tuple(given)]
+        fits = [
+            i
+            for i in range(logits.rank)
+            if tuple(n for j, n in enumerate(logits.shape) if j != i) == tuple(given)
+        ]
         if len(fits) == 1:
             return fits[0]
         if not fits:
-            raise ShapeError(f"labels of shape {list(given)} fit no class dimension of the scores {logits.type}")
+            raise ShapeError(
+                f"labels of shape {list(given)} fit no class dimension of the scores {logits.type}"
+            )
         if 1 in fits and logits.rank == 2:
             return 1
-        raise ShapeError(f"dimensions {fits} of the scores {logits.type} may all be the classes", hint="pass axis=")
+        raise ShapeError(
+            f"dimensions {fits} of the scores {logits.type} may all be the classes",
+            hint="pass axis=",
+        )
 
 
 def logits_behind(out: Sym) -> tuple[str, Any] | None:
@@ -176,7 +196,9 @@ class NegativeLogLikelihood:
         """Write the formula and return the loss, a scalar."""
         log_p = context.output(self.output)
         if log_p.rank < 2:
-            raise ShapeError(f"nll needs log-probabilities with a batch and a class dimension, got {log_p.type}")
+            raise ShapeError(
+                f"nll needs log-probabilities with a batch and a class dimension, got {log_p.type}"
+            )
         shape = (log_p.shape[0], *log_p.shape[2:])
         labels = context.target(self.labels, TensorType(i64, shape))
         context.predictions, context.labels = log_p, labels
@@ -208,7 +230,10 @@ class Formula:
 
     def build(self, context: LossContext) -> Sym:
         """Call the function with the outputs and inputs of the model by name."""
-        known = {n: Sym(context.builder, v) for n, v in {**context.graph.input, **context.graph.output}.items()}
+        known = {
+            n: Sym(context.builder, v)
+            for n, v in {**context.graph.input, **context.graph.output}.items()
+        }
         y = self.function(known)
         if y.type.rank or not y.dtype.is_float:
             raise OptionError(f"the loss function returned {y.type}; a loss is a float scalar")
@@ -246,24 +271,39 @@ def cross_entropy(
         raise OptionError(f"label_smoothing is {label_smoothing}, it must lie in [0, 1]")
     _known_reduction(reduction)
     return CrossEntropy(
-        output, labels, axis, from_logits, ignore_index, label_smoothing, None if weight is None else tuple(weight), reduction
+        output,
+        labels,
+        axis,
+        from_logits,
+        ignore_index,
+        label_smoothing,
+        None if weight is None else tuple(weight),
+        reduction,
     )
 
 
-def mse(output: str | None = None, *, target: str = "target", reduction: Reduction = "mean") -> Elementwise:
+def mse(
+    output: str | None = None, *, target: str = "target", reduction: Reduction = "mean"
+) -> Elementwise:
     """Return the mean of `(y - t)**2`."""
     _known_reduction(reduction)
     return Elementwise("mse", output, target, reduction, lambda y, t: (y - t).square())
 
 
-def l1(output: str | None = None, *, target: str = "target", reduction: Reduction = "mean") -> Elementwise:
+def l1(
+    output: str | None = None, *, target: str = "target", reduction: Reduction = "mean"
+) -> Elementwise:
     """Return the mean of `|y - t|`; its gradient at `y = t` is 0."""
     _known_reduction(reduction)
     return Elementwise("l1", output, target, reduction, lambda y, t: (y - t).abs())
 
 
 def huber(
-    output: str | None = None, *, target: str = "target", delta: float = 1.0, reduction: Reduction = "mean"
+    output: str | None = None,
+    *,
+    target: str = "target",
+    delta: float = 1.0,
+    reduction: Reduction = "mean",
 ) -> Elementwise:
     """Return the mean of `d**2/2` where `|d| <= delta` and `delta*(|d| - delta/2)` elsewhere, `d = y - t`."""
     _known_reduction(reduction)
@@ -278,7 +318,9 @@ def huber(
     return Elementwise("huber", output, target, reduction, formula)
 
 
-def bce_with_logits(output: str | None = None, *, target: str = "target", reduction: Reduction = "mean") -> Elementwise:
+def bce_with_logits(
+    output: str | None = None, *, target: str = "target", reduction: Reduction = "mean"
+) -> Elementwise:
     """Return the mean of `softplus(y) - y*t`: binary cross-entropy of `sigmoid(y)` against targets in [0, 1]."""
     _known_reduction(reduction)
 
@@ -289,7 +331,11 @@ def bce_with_logits(output: str | None = None, *, target: str = "target", reduct
 
 
 def nll(
-    output: str | None = None, *, labels: str = "labels", ignore_index: int = -100, reduction: Reduction = "mean"
+    output: str | None = None,
+    *,
+    labels: str = "labels",
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
 ) -> NegativeLogLikelihood:
     """Return minus the log-probability at the label; the output [N, C, …] holds log-probabilities."""
     _known_reduction(reduction)
@@ -308,7 +354,10 @@ def as_loss(loss: object) -> Loss:
         return Output(loss)
     if callable(loss):
         return Formula(loss)
-    raise OptionError(f"{loss!r} is no loss", hint="use tapeout.losses, the name of a scalar output, or a function over Sym")
+    raise OptionError(
+        f"{loss!r} is no loss",
+        hint="use tapeout.losses, the name of a scalar output, or a function over Sym",
+    )
 
 
 BY_NAME: dict[str, Callable[..., Loss]] = {

@@ -29,7 +29,11 @@ class Sgd:
     @property
     def hyper(self) -> dict[str, float]:
         """Run-time scalars and their initial values."""
-        return {"lr": self.lr, "weight_decay": self.weight_decay} if self.weight_decay else {"lr": self.lr}
+        return (
+            {"lr": self.lr, "weight_decay": self.weight_decay}
+            if self.weight_decay
+            else {"lr": self.lr}
+        )
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -40,7 +44,9 @@ class Sgd:
         """Return the f64 scalars that the update formula reads."""
         return dict(hyper)
 
-    def update(self, w: Sym, g: Sym, state: Mapping[str, Sym], scalar: Mapping[str, Sym]) -> tuple[Sym, dict[str, Sym]]:
+    def update(
+        self, w: Sym, g: Sym, state: Mapping[str, Sym], scalar: Mapping[str, Sym]
+    ) -> tuple[Sym, dict[str, Sym]]:
         """Return the new parameter and its new states."""
         if "weight_decay" in scalar:
             g = g + w * scalar["weight_decay"]
@@ -64,7 +70,11 @@ class Adam:
     @property
     def hyper(self) -> dict[str, float]:
         """Run-time scalars and their initial values."""
-        return {"lr": self.lr, "weight_decay": self.weight_decay} if self.weight_decay else {"lr": self.lr}
+        return (
+            {"lr": self.lr, "weight_decay": self.weight_decay}
+            if self.weight_decay
+            else {"lr": self.lr}
+        )
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -83,7 +93,9 @@ class Adam:
             out["decay"] = 1.0 - hyper["lr"] * decay if self.decoupled else decay
         return out
 
-    def update(self, w: Sym, g: Sym, state: Mapping[str, Sym], scalar: Mapping[str, Sym]) -> tuple[Sym, dict[str, Sym]]:
+    def update(
+        self, w: Sym, g: Sym, state: Mapping[str, Sym], scalar: Mapping[str, Sym]
+    ) -> tuple[Sym, dict[str, Sym]]:
         """Return the new parameter and its new states."""
         b1, b2 = self.betas
         if "decay" in scalar and self.decoupled:
@@ -108,7 +120,10 @@ def sgd(lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: 
 
 
 def adam(
-    lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> Adam:
     """Return Adam (`torch.optim.Adam`); `weight_decay` is added to the gradient."""
     _in_range(lr=lr, eps=eps, weight_decay=weight_decay)
@@ -116,7 +131,10 @@ def adam(
 
 
 def adamw(
-    lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
 ) -> Adam:
     """Return AdamW (`torch.optim.AdamW`); `weight_decay` shrinks the weights themselves."""
     _in_range(lr=lr, eps=eps, weight_decay=weight_decay)

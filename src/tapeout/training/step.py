@@ -34,7 +34,11 @@ STEP = "optimizer/step"
 
 
 def loss_graph(
-    graph: Graph, loss: Loss, *, shapes: Mapping[str, Shape] | None = None, notes: list[str] | None = None
+    graph: Graph,
+    loss: Loss,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[Graph, LossContext]:
     """Return the model with the output `loss` in front of its own, and what the loss saw.
 
@@ -88,7 +92,10 @@ def training_module(
     graphs = [gradient_entry(graph, loss, wrt, shapes, notes)]
     if optimizer is not None:
         graphs.insert(0, step_entry(graph, loss, optimizer, clip_norm, shapes))
-    graphs += [evaluate_entry(evaluation or graph, loss, shapes), predict_entry(evaluation or graph)]
+    graphs += [
+        evaluate_entry(evaluation or graph, loss, shapes),
+        predict_entry(evaluation or graph),
+    ]
     variables: dict[str, Variable] = {}
     for g in graphs:
         for v in g.variables:
@@ -97,7 +104,11 @@ def training_module(
 
 
 def step_entry(
-    graph: Graph, loss: Loss, optimizer: Optimizer, clip_norm: float | None, shapes: Mapping[str, Shape] | None
+    graph: Graph,
+    loss: Loss,
+    optimizer: Optimizer,
+    clip_norm: float | None,
+    shapes: Mapping[str, Shape] | None,
 ) -> Graph:
     """Return the training step: outputs `loss` (and `grad_norm` with clipping), updates of parameters and states."""
     with_loss, _ = loss_graph(graph, loss, shapes=shapes)
@@ -108,7 +119,9 @@ def step_entry(
         raise OptionError("no parameter is trainable", hint="loosen trainable= (or --trainable)")
     value = Sym(b, with_loss.output[LOSS])
     add_checks(b)
-    found = backward(b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, [v.value for v in trained])
+    found = backward(
+        b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, [v.value for v in trained]
+    )
     b.set_output(LOSS, value.value)
     grads = [(v, found[v.value]) for v in trained]
     with b.at(Loc("", "clip", "update")):
@@ -136,11 +149,15 @@ def gradient_entry(
     add_checks(b)
     values = named_values(with_loss, "parameters" if wrt is None else wrt)
     value = Sym(b, with_loss.output[LOSS])
-    found = backward(b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, values.values())
+    found = backward(
+        b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, values.values()
+    )
     b.set_output(LOSS, value.value)
     for name, v in values.items():
         cotangent = found[v]
-        b.set_output(GRAD + name, (Sym(b, v).zeros_like() if cotangent is None else cotangent).value)
+        b.set_output(
+            GRAD + name, (Sym(b, v).zeros_like() if cotangent is None else cotangent).value
+        )
     return b.graph()
 
 
@@ -166,7 +183,9 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
     b.set_output(LOSS, with_loss.output[LOSS])
     if context.predictions is not None and context.labels is not None:
         with b.at(Loc("", "metrics", "loss")):
-            correct, counted = _matches(context.predictions, context.labels, getattr(loss, "ignore_index", -100))
+            correct, counted = _matches(
+                context.predictions, context.labels, getattr(loss, "ignore_index", -100)
+            )
         b.set_output("correct", correct.value)
         b.set_output("counted", counted.value)
     add_checks(b)
@@ -174,7 +193,11 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
 
 
 def _matches(scores: Sym, labels: Sym, ignore_index: int) -> tuple[Sym, Sym]:
-    axis = next(i for i in range(scores.rank) if tuple(n for j, n in enumerate(scores.shape) if j != i) == labels.shape)
+    axis = next(
+        i
+        for i in range(scores.rank)
+        if tuple(n for j, n in enumerate(scores.shape) if j != i) == labels.shape
+    )
     if scores.rank == 2:
         axis = 1
     best = scores.argmax([axis]).cast(i64)
@@ -243,7 +266,12 @@ def _clipped(
 
 def _update(b: Builder, grads: list[tuple[Variable, Sym | None]], optimizer: Optimizer) -> None:
     hyper = {
-        name: Sym(b, b.add_variable(HYPER + name, TensorType(f64), "hyper", initial=np.asarray(x, np.float64)))
+        name: Sym(
+            b,
+            b.add_variable(
+                HYPER + name, TensorType(f64), "hyper", initial=np.asarray(x, np.float64)
+            ),
+        )
         for name, x in optimizer.hyper.items()
     }
     counter = Sym(b, b.add_variable(STEP, TensorType(i64), "state", initial=np.zeros((), np.int64)))
