@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from tapeout.ir.affine import Affine, Axis, FloorDiv, Mod
 
@@ -71,13 +72,14 @@ class Domain:
         """Merge neighbours that are contiguous together in every index, the last one fastest."""
         out: list[Axis] = []
         for axis in axes:
-            if out and self._contiguous(out[-1], axis):
-                outer = out.pop()
-                joint = Axis(f"{outer.name}.{axis.name}", outer.extent * axis.extent)
-                flat = Affine.of(joint)
-                self._rebind({outer: flat // axis.extent, axis: flat % axis.extent}, originals)
-                axis = joint
-            out.append(axis)
+            if not out or not self._contiguous(out[-1], axis):
+                out.append(axis)
+                continue
+            outer = out.pop()
+            joint = Axis(f"{outer.name}.{axis.name}", outer.extent * axis.extent)
+            flat = Affine.of(joint)
+            self._rebind({outer: flat // axis.extent, axis: flat % axis.extent}, originals)
+            out.append(joint)
         return out
 
     def _contiguous(self, outer: Axis, inner: Axis) -> bool:
@@ -101,7 +103,7 @@ def sort_axes(axes: Sequence[Axis], offsets: Sequence[Affine]) -> list[Axis]:
 
 def _pieces(axis: Axis, factors: Sequence[int]) -> list[Axis]:
     bounds = [1, *factors, axis.extent]
-    extents = [hi // lo for lo, hi in zip(bounds, bounds[1:], strict=False)]
+    extents = [hi // lo for lo, hi in pairwise(bounds)]
     return [Axis(f"{axis.name}.{n}", e) for n, e in enumerate(reversed(extents))]
 
 
@@ -130,6 +132,3 @@ def _gcd(a: int, b: int) -> int:
     while b:
         a, b = b, a % b
     return abs(a)
-
-
-Strides = Callable[[Axis], int]

@@ -42,12 +42,17 @@ def _used(body: Sequence[Stmt], needed: set[str]) -> tuple[Stmt, ...]:
     for stmt in reversed(body):
         if isinstance(stmt, loops.Let) and stmt.var.name not in needed:
             continue
-        if isinstance(stmt, loops.For):
-            stmt = replace(stmt, body=_used(stmt.body, needed))
-        elif isinstance(stmt, loops.If):
-            otherwise = _used(stmt.otherwise, needed)
-            stmt = replace(stmt, then=_used(stmt.then, needed), otherwise=otherwise)
-        for root in roots(stmt):
+        slim = _slim(stmt, needed)
+        for root in roots(slim):
             needed.update(e.name for e in postorder(root, set()) if isinstance(e, loops.Var))
-        kept.append(stmt)
+        kept.append(slim)
     return tuple(reversed(kept))
+
+
+def _slim(stmt: Stmt, needed: set[str]) -> Stmt:
+    if isinstance(stmt, loops.For):
+        return replace(stmt, body=_used(stmt.body, needed))
+    if isinstance(stmt, loops.If):
+        otherwise = _used(stmt.otherwise, needed)
+        return replace(stmt, then=_used(stmt.then, needed), otherwise=otherwise)
+    return stmt

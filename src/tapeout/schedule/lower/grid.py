@@ -84,9 +84,8 @@ class Task:
 @contextmanager
 def open_grid(w: Writer, axes: Sequence[Axis], grid: Grid) -> Iterator[Task]:
     """Open the grid loop over the first axes."""
-    with w.loop(grid.tasks, "grid") as g:
-        if grid.tasks == 1:
-            g = Affine()
+    with w.loop(grid.tasks, "grid") as task:
+        g = task if grid.tasks > 1 else Affine()
         chunk = w.derive(g % grid.chunks, grid.chunks)
         rest = g // grid.chunks
         bind: dict[Axis, Affine] = {}
