@@ -65,12 +65,12 @@ class Compiled:
 
 def optimize(graph: Graph, options: Options) -> Iterator[Stage]:
     """Yield the graph as it comes in and after each pass."""
-    from tapeout.ir.verify import verify
-
     yield Stage("built", graph)
     for step in OPTIMIZE:
         before, graph = graph, step.run(graph)
         if options.verify and graph is not before:
+            from tapeout.ir.verify import verify
+
             verify(graph)
         yield Stage(step.name, graph, changed=graph is not before)
 
@@ -79,7 +79,7 @@ def lower(graph: Graph, layout: Layout, options: Options) -> Program:
     """Return the program of an optimised graph."""
     from tapeout.schedule.build import schedule
 
-    return schedule(graph, layout, options.target, check_nans=options.check_nans)
+    return schedule(graph, layout, options.target)
 
 
 def compile_graph(graph: Graph, layout: Layout, options: Options) -> Compiled:
