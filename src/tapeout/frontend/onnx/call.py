@@ -144,7 +144,9 @@ class Call:
         """Return a string attribute that is one of some words."""
         value = self.text(name, default)
         words = ", ".join(allowed)
-        self.require(value in allowed, f"attribute {name!r} is {value!r}, one of {words} is expected")
+        self.require(
+            value in allowed, f"attribute {name!r} is {value!r}, one of {words} is expected"
+        )
         return value
 
     def integers(self, name: str) -> tuple[int, ...] | None:

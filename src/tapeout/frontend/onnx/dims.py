@@ -15,9 +15,8 @@ from tapeout.support.errors import OnnxImportError, OptionError, ShapeError, nea
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
-
     import onnx
+    from numpy.typing import ArrayLike
 
     from tapeout.ir.dtype import DType
     from tapeout.ir.op import Array
@@ -84,12 +83,17 @@ def bind_inputs(
         if name not in known:
             hint = nearest(name, sorted(known))
             raise OptionError(f"dims: no named dimension {name!r}", where=file, hint=hint)
-    return [Input(i.name, i.dtype, tuple(bound.get(s, s) if isinstance(s, str) else s for s in i.shape)) for i in found]
+    return [
+        Input(i.name, i.dtype, tuple(bound.get(s, s) if isinstance(s, str) else s for s in i.shape))
+        for i in found
+    ]
 
 
 def _positive(name: str, size: int, file: str) -> int:
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise OptionError(f"dimension {name!r} is bound to {size!r}, not to a positive number", where=file)
+        raise OptionError(
+            f"dimension {name!r} is bound to {size!r}, not to a positive number", where=file
+        )
     return int(size)
 
 
@@ -110,8 +114,8 @@ def _with_shape(
     for name, size in zip(shape, asked, strict=True):
         if size is None:
             continue
-        size = _positive(str(name), size, where)
-        if (bound.setdefault(name, size) if isinstance(name, str) else name) != size:
+        wanted = _positive(str(name), size, where)
+        if (bound.setdefault(name, wanted) if isinstance(name, str) else name) != wanted:
             text = f"shape {list(asked)} is asked, the file says {list(shape)}"
             stated = f" with {name} = {bound[name]}" if isinstance(name, str) else ""
             raise ShapeError(text + stated, where=where)
@@ -173,5 +177,7 @@ def bound_value(value: ArrayLike, declared_type: Input, file: str) -> Array:
         isinstance(s, str) or s == n for s, n in zip(shape, array.shape, strict=True)
     )
     if not fits:
-        raise ShapeError(f"bound to shape {list(array.shape)}, the file says {list(shape)}", where=where)
+        raise ShapeError(
+            f"bound to shape {list(array.shape)}, the file says {list(shape)}", where=where
+        )
     return array

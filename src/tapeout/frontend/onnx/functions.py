@@ -60,7 +60,10 @@ def _check_size(file: ModelFile, functions: Mapping[Key, onnx.FunctionProto]) ->
 
 
 def _measure(
-    root: Key, functions: Mapping[Key, onnx.FunctionProto], sizes: dict[Key, tuple[int, int]], file: str
+    root: Key,
+    functions: Mapping[Key, onnx.FunctionProto],
+    sizes: dict[Key, tuple[int, int]],
+    file: str,
 ) -> None:
     """Enter (nodes, depth) of a function and all that it calls."""
     open_: dict[Key, None] = {}

@@ -23,7 +23,13 @@ from tapeout.ir.dtype import i64
 from tapeout.ir.graph import Graph, Node, Value, Variable
 from tapeout.ir.type import TensorType
 from tapeout.ops.sym import Sym, constant, random_bits
-from tapeout.support.errors import BudgetError, OnnxImportError, TapeoutError, UnsupportedOperator, nearest
+from tapeout.support.errors import (
+    BudgetError,
+    OnnxImportError,
+    TapeoutError,
+    UnsupportedOperator,
+    nearest,
+)
 from tapeout.support.loc import Loc
 
 if TYPE_CHECKING:
@@ -75,7 +81,7 @@ class LimitedBuilder(Builder):
             if r.type.bytes > LIMIT_VALUE_BYTES or r.type.rank > 32:
                 text = f"{op.name} gives {r.type}: {r.type.bytes} bytes, the limit is {LIMIT_VALUE_BYTES}"
                 raise BudgetError(text, where=str(self.loc))
-        if len(self._nodes) > 8 * LIMIT_NODES:
+        if len(self.nodes) > 8 * LIMIT_NODES:
             raise BudgetError(f"more than {8 * LIMIT_NODES} operations", where=str(self.loc))
         return results
 
@@ -116,7 +122,12 @@ class Importer:
     """
 
     def __init__(
-        self, session: Session, dims: Mapping[str, int], *, named: bool, on_problem: Problem | None = None
+        self,
+        session: Session,
+        dims: Mapping[str, int],
+        *,
+        named: bool,
+        on_problem: Problem | None = None,
     ) -> None:
         """Start an empty graph."""
         self.session, self.file = session, session.file
@@ -145,7 +156,9 @@ class Importer:
     def _inputs(self, frame: Frame) -> None:
         for declared in self.session.inputs:
             made = input_type(declared, self.dims, self.named)
-            frame.values[declared.name] = Sym(self.builder, self.builder.add_input(declared.name, made))
+            frame.values[declared.name] = Sym(
+                self.builder, self.builder.add_input(declared.name, made)
+            )
         for name, array in self.session.values.items():
             frame.values[name] = constant(self.builder, array)
 
@@ -216,7 +229,11 @@ class Importer:
                 return self._function(node, function, operands, frame, label)
             if node.op_type == "If" and node.domain in ("", "ai.onnx"):
                 return self._branch(node, operands, frame, label, place)
-            if node.op_type == "Constant" and frame.depth == 0 and node.output[0] in self.session.weights.stored:
+            if (
+                node.op_type == "Constant"
+                and frame.depth == 0
+                and node.output[0] in self.session.weights.stored
+            ):
                 return (self._stored(node.output[0]),)
             return self._operator(node, operands, frame, label, place)
 
@@ -236,7 +253,9 @@ class Importer:
     ) -> Sequence[Sym | None]:
         version = find(node.op_type, frame.opset) if node.domain in ("", "ai.onnx") else None
         if version is None:
-            text = f"{node.domain or 'ai.onnx'}.{node.op_type} of opset {frame.opset} is not supported"
+            text = (
+                f"{node.domain or 'ai.onnx'}.{node.op_type} of opset {frame.opset} is not supported"
+            )
             raise UnsupportedOperator(text, where=place)
         call = Call(
             op_type=node.op_type,
@@ -256,11 +275,18 @@ class Importer:
         return results
 
     def _function(
-        self, node: onnx.NodeProto, function: onnx.FunctionProto, operands: list[Sym | None], frame: Frame, label: str
+        self,
+        node: onnx.NodeProto,
+        function: onnx.FunctionProto,
+        operands: list[Sym | None],
+        frame: Frame,
+        label: str,
     ) -> Sequence[Sym | None]:
         given = _attributes(node, frame, label)
         defaults = {a.name: a for a in function.attribute_proto}
-        versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        versions = {
+            ("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import
+        }
         names = list(function.input)
         if len(operands) > len(names):
             text = f"has {len(operands)} operands, the function takes {len(names)}"
@@ -297,7 +323,9 @@ class Importer:
         inner = Frame({}, frame.opset, scope, frame.depth + 1, frame, frame.attributes)
         for tensor in graph.initializer:
             where = f"{self.file.name}: tensor {tensor.name!r}"
-            inner.values[tensor.name] = constant(self.builder, tensors.decode(tensor, where, self.file.folder))
+            inner.values[tensor.name] = constant(
+                self.builder, tensors.decode(tensor, where, self.file.folder)
+            )
         self._run(graph.node, inner)
         return [self._result(o.name, inner, label) for o in graph.output]
 

@@ -128,7 +128,8 @@ class Known:
         operands = [self._dims.get(v, self._arrays[v]) for v in node.operands]
         try:
             named = np.asarray(_reference(node, operands), object)
-            if named.dtype == object and np.array_equal(named.astype(np.int64), self._arrays[result]):
+            plain = self._arrays[result]
+            if plain is not None and np.array_equal(named.astype(np.int64), plain):
                 self._dims[result] = named
         except (TypeError, ValueError, AttributeError, OverflowError):
             return

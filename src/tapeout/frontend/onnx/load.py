@@ -59,7 +59,10 @@ def load(
     options = Options(dims or {}, shapes or {}, values or {}, trainable, mode)
     session = Session(read_model(model), options)
     session.check_supported()
-    return import_session(session)
+    graph = import_session(session)
+    if not session.has_modes:
+        return graph
+    return replace(graph, evaluation=lambda: import_session(session.in_mode("eval")))
 
 
 def import_session(session: Session) -> Graph:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapeout.support.errors import DataError, OnnxImportError, OptionError
-from tapeout.support.files import read_file
+from tapeout.support.reading import read_file
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +24,10 @@ LIMIT_NODES = 1_000_000
 # What people pass by mistake, by the first bytes.
 _KNOWN = (
     (b"", "it is empty"),
-    (b"PK\x03\x04", "it is a zip archive (a PyTorch checkpoint?); export it with torch.onnx.export"),
+    (
+        b"PK\x03\x04",
+        "it is a zip archive (a PyTorch checkpoint?); export it with torch.onnx.export",
+    ),
     (b"\x89HDF", "it is an HDF5 file (a Keras model?); convert it with tf2onnx"),
     (b"version https://git-lfs", "it is a Git LFS pointer; fetch the file with `git lfs pull`"),
     (b"<", "it is a text or web page"),
@@ -57,7 +60,7 @@ class ModelFile:
     @property
     def opset(self) -> int:
         """The version of the operator set ai.onnx."""
-        return {_domain(o.domain): o.version for o in self.proto.opset_import}[""]
+        return int({_domain(o.domain): o.version for o in self.proto.opset_import}[""])
 
 
 def read_model(model: str | Path | bytes | onnx.ModelProto) -> ModelFile:
@@ -86,14 +89,13 @@ def read_model(model: str | Path | bytes | onnx.ModelProto) -> ModelFile:
 
 def _serialized(model: onnx.ModelProto) -> bytes:
     try:
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
     except Exception as error:
         raise OnnxImportError(f"the message cannot be serialised: {error}") from error
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
 
     for start, what in _KNOWN:
         if data.startswith(start) if start else not data:
@@ -101,7 +103,7 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # DecodeError of a package without types
         # A model starts with its IR version, a small number in field 1.
         if data[:1] == b"\x08" and data[1:2] < b"\x40":
             text = f"the file is cut short or damaged ({len(data)} bytes are there)"

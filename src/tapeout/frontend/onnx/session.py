@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping
@@ -41,6 +42,8 @@ Mode = str | Mapping[str, str]
 # What the importer does itself, without an entry in the table.
 BUILT_IN = ("Constant", "If")
 
+_WITH_MODES = ("Dropout",)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -67,7 +70,7 @@ class Session:
     def __init__(self, file: ModelFile, options: Options) -> None:
         """Check the model against the rules and the options against the model."""
         self.file = file
-        self._mode = options.mode
+        self.mode = options.mode
         _check_mode(options.mode, file.name)
         _check_names(file)
         self.functions = local_functions(file)
@@ -93,7 +96,9 @@ class Session:
     @cached_property
     def origin(self) -> bytes | None:
         """The file's bytes with external data put inside; None where they would not fit into one."""
-        if not any(s.message.data_location == tensors.EXTERNAL for s in self.weights.stored.values()):
+        if not any(
+            s.message.data_location == tensors.EXTERNAL for s in self.weights.stored.values()
+        ):
             return self.file.data
         return embedded(self)
 
@@ -121,11 +126,25 @@ class Session:
             raise OnnxImportError(text, where=self.file.name)
         return self._variables.setdefault(variable.name, variable)
 
+    @property
+    def has_modes(self) -> bool:
+        """Whether the model in mode `eval` is another one."""
+        if self.mode == "eval":
+            return False
+        nodes = [self.file.proto.graph.node, *(f.node for f in self.file.proto.functions)]
+        return any(n.op_type in _WITH_MODES for group in nodes for n in all_nodes(group))
+
+    def in_mode(self, mode: Mode) -> Session:
+        """Return the same model, over the same variables, in another mode."""
+        other = copy.copy(self)
+        other.mode = mode
+        return other
+
     def mode_of(self, node: str) -> str:
         """Return the mode of a node: `train`, `eval` or `as-exported`."""
-        if isinstance(self._mode, str):
-            return self._mode
-        fitting = [m for glob, m in self._mode.items() if fnmatch.fnmatchcase(node, glob)]
+        if isinstance(self.mode, str):
+            return self.mode
+        fitting = [m for glob, m in self.mode.items() if fnmatch.fnmatchcase(node, glob)]
         return fitting[-1] if fitting else "train"
 
     def check_supported(self) -> None:
@@ -158,23 +177,27 @@ def embedded(session: Session) -> bytes | None:
     size = sum(session.tensor(s.name).nbytes for s in outside)
     if len(session.file.data) + size > LIMIT_BYTES:
         return None
-    copy = onnx.ModelProto()
-    copy.CopyFrom(session.file.proto)
-    for s in stored_tensors(copy.graph):
+    whole = onnx.ModelProto()
+    whole.CopyFrom(session.file.proto)
+    for s in stored_tensors(whole.graph):
         if s.message.data_location == tensors.EXTERNAL:
             s.message.raw_data = session.tensor(s.name).tobytes()
             s.message.ClearField("external_data")
             s.message.ClearField("data_location")
-    return copy.SerializeToString(deterministic=True)
+    return bytes(whole.SerializeToString(deterministic=True))
 
 
 def unsupported(session: Session) -> dict[str, list[str]]:
     """Return the operators that cannot be imported, with the names of their nodes."""
     missing: dict[str, list[str]] = {}
     proto = session.file.proto
-    groups: list[tuple[str, Iterable[onnx.NodeProto], int]] = [("", proto.graph.node, session.file.opset)]
+    groups: list[tuple[str, Iterable[onnx.NodeProto], int]] = [
+        ("", proto.graph.node, session.file.opset)
+    ]
     for function in _called(session):
-        versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import}
+        versions = {
+            ("" if o.domain == "ai.onnx" else o.domain): o.version for o in function.opset_import
+        }
         groups.append((f"{function.name}/", function.node, versions.get("", session.file.opset)))
     for scope, nodes, opset in groups:
         for node in all_nodes(nodes):

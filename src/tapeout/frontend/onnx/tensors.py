@@ -9,7 +9,7 @@ import numpy as np
 
 from tapeout.ir import dtype as dt
 from tapeout.support.errors import DataError, OnnxImportError
-from tapeout.support.files import read_contained
+from tapeout.support.reading import read_contained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,11 +36,35 @@ _TYPES: dict[int, tuple[DType, str]] = {
     13: (dt.u64, "uint64_data"),
     16: (dt.bf16, "int32_data"),
 }
-_NAMES = (
-    "undefined float uint8 int8 uint16 int16 int32 int64 string bool float16 double uint32 uint64 "
-    "complex64 complex128 bfloat16 float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz uint4 "
-    "int4 float4e2m1 float8e8m0 uint2 int2"
-).split()
+_NAMES = [
+    "undefined",
+    "float",
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "int32",
+    "int64",
+    "string",
+    "bool",
+    "float16",
+    "double",
+    "uint32",
+    "uint64",
+    "complex64",
+    "complex128",
+    "bfloat16",
+    "float8e4m3fn",
+    "float8e4m3fnuz",
+    "float8e5m2",
+    "float8e5m2fnuz",
+    "uint4",
+    "int4",
+    "float4e2m1",
+    "float8e8m0",
+    "uint2",
+    "int2",
+]
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 EXTERNAL = 1
 """`data_location` of a tensor that lies in another file."""
@@ -119,9 +143,7 @@ def _inline(
     return _from_field(tensor, filled[0], dtype, shape, where)
 
 
-def _from_raw(
-    data: bytes, dtype: DType, shape: tuple[int, ...], wanted: int, where: str
-) -> Array:
+def _from_raw(data: bytes, dtype: DType, shape: tuple[int, ...], wanted: int, where: str) -> Array:
     if len(data) != wanted:
         text = f"{dtype}{list(shape)} needs {wanted} bytes, {len(data)} are there"
         raise OnnxImportError(text, where=where)
@@ -144,9 +166,9 @@ def _from_field(
     if dtype in (dt.f16, dt.bf16):
         return _integers(numbers, dt.u16, where).view(dtype.numpy).reshape(shape)
     if dtype.is_float:
-        return np.array(numbers, dtype.numpy).reshape(shape)
+        return np.asarray(numbers, dtype.numpy).reshape(shape)
     if dtype == dt.bool_:
-        return (np.array(numbers, np.int64) != 0).reshape(shape)
+        return np.asarray(np.asarray(numbers, np.int64) != 0).reshape(shape)
     return _integers(numbers, dtype, where).reshape(shape)
 
 

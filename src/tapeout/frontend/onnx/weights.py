@@ -48,8 +48,20 @@ _WEIGHTS: dict[str, tuple[int, ...]] = {
     "LSTM": (1, 2, 3, 7), "MatMul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "RNN": (1, 2, 3),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), (0, 1)),
 }  # fmt: skip
-_TRANSPARENT = ("Identity", "Cast", "CastLike", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand")
-_GENERATED = re.compile(r"val_\d+|onnx::\w+|\d+|.*(^|/)Constant(_\d+)?(_output_\d+)?|scalar_tensor\w*|const\w*_\d+")
+_TRANSPARENT = (
+    "Identity",
+    "Cast",
+    "CastLike",
+    "Transpose",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Expand",
+)
+_GENERATED = re.compile(
+    r"val_\d+|onnx::\w+|\d+|.*(^|/)Constant(_\d+)?(_output_\d+)?|scalar_tensor\w*|const\w*_\d+"
+)
 _HUGE = 1e30
 
 
@@ -90,13 +102,16 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     stored = {s.name: s for s in stored_tensors(file.proto.graph)}
     uses = _uses(file.proto.graph, stored)
     patterns = _patterns(trainable)
-    found = [s.name for s in stored.values() if _is_parameter(s, uses[s.name], patterns, trainable, read)]
+    found = [
+        s.name for s in stored.values() if _is_parameter(s, uses[s.name], patterns, trainable, read)
+    ]
     _check_patterns(patterns, found, file.name)
     decide = trainable if callable(trainable) else _matcher(patterns)
     return Weights(stored, {name: bool(decide(name)) for name in found})
 
 
 def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
+    """Yield the initializers, then the values of Constant nodes."""
     for tensor in graph.initializer:
         yield Stored(tensor.name, tensor, in_node=False)
     for node in graph.node:
@@ -134,7 +149,11 @@ def _is_parameter(
         return False
     size = math.prod(max(n, 0) for n in s.message.dims)
     if s.in_node:
-        wanted = size > 1 and len(s.message.dims) > 0 and any(p in _WEIGHTS.get(op, ()) for op, p in uses)
+        wanted = (
+            size > 1
+            and len(s.message.dims) > 0
+            and any(p in _WEIGHTS.get(op, ()) for op, p in uses)
+        )
     elif not s.message.dims:
         wanted = _named(s.name, patterns, trainable)
     else:
@@ -154,7 +173,9 @@ def _is_mask(array: Array) -> bool:
 def _named(name: str, patterns: list[str], trainable: Trainable) -> bool:
     if callable(trainable):
         return bool(trainable(name))
-    return any(p != "*" and not p.startswith("!") and fnmatch.fnmatchcase(name, p) for p in patterns)
+    return any(
+        p != "*" and not p.startswith("!") and fnmatch.fnmatchcase(name, p) for p in patterns
+    )
 
 
 def _patterns(trainable: Trainable) -> list[str]:
@@ -162,7 +183,9 @@ def _patterns(trainable: Trainable) -> list[str]:
         return []
     patterns = [trainable] if isinstance(trainable, str) else list(trainable)
     if not all(isinstance(p, str) for p in patterns):
-        raise OptionError(f"trainable is {trainable!r}: a glob, a list of globs or a function is expected")
+        raise OptionError(
+            f"trainable is {trainable!r}: a glob, a list of globs or a function is expected"
+        )
     return patterns
 
 

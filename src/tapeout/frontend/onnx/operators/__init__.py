@@ -1,1 +1,27 @@
 """What each operator means, by family. Importing this package fills the table of `registry`."""
+
+from tapeout.frontend.onnx.operators import (
+    activation,
+    constants,
+    index,
+    logic,
+    loss,
+    math,
+    nn,
+    pool,
+    reduce,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "constants",
+    "index",
+    "logic",
+    "loss",
+    "math",
+    "nn",
+    "pool",
+    "reduce",
+    "shape",
+]

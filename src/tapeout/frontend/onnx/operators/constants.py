@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.frontend.onnx.registry import op
-from tapeout.ir.dtype import i64
+from tapeout.ir.dtype import f32, i64
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @op("Constant", since=1)
 def constant(call: Call) -> Sym:
-    stated = [a for a in ("value", "value_float", "value_floats", "value_int", "value_ints") if call.has(a)]
+    stated = [
+        a
+        for a in ("value", "value_float", "value_floats", "value_int", "value_ints")
+        if call.has(a)
+    ]
     if len(stated) != 1:
         call.fail(f"must have one value, it has {', '.join(stated) or 'none that is supported'}")
     if stated[0] == "value":
@@ -25,11 +29,11 @@ def constant(call: Call) -> Sym:
         assert tensor is not None
         return call.constant(tensor)
     if stated[0] == "value_float":
-        return call.constant(np.float32(call.real("value_float")))
+        return call.constant(call.real("value_float"), f32)
     if stated[0] == "value_floats":
         return call.constant(np.array(call.reals("value_floats"), np.float32))
     if stated[0] == "value_int":
-        return call.constant(np.int64(call.integer("value_int")))
+        return call.constant(call.integer("value_int"), i64)
     return call.constant(np.array(call.integers("value_ints"), np.int64))
 
 
@@ -60,8 +64,10 @@ def range_(call: Call, start: Sym, limit: Sym, delta: Sym) -> Sym:
         count = max(0, -(-(int(end) - int(first)) // int(step)))
     call.require(count < 1 << 31, f"it would have {count} elements")
     if not start.dtype.is_float:
-        return call.iota([count], 0, i64) * int(step) + int(first) if start.dtype == i64 else (
-            (call.iota([count], 0, i64) * int(step) + int(first)).cast(start.dtype)
+        return (
+            call.iota([count], 0, i64) * int(step) + int(first)
+            if start.dtype == i64
+            else ((call.iota([count], 0, i64) * int(step) + int(first)).cast(start.dtype))
         )
     return (call.iota([count], 0, i64).cast(start.dtype) * step) + first
 
@@ -72,5 +78,3 @@ def eye_like(call: Call, x: Sym) -> Sym:
     k = call.integer("k", 0)
     dtype = call.dtype("dtype", x.dtype)
     return (call.iota(x.shape, 1) == call.iota(x.shape, 0) + k).cast(dtype)
-
-

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import bool_
+from tapeout.ops.elementwise import IsInf
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -83,7 +84,7 @@ def is_infinite(call: Call, x: Sym) -> Sym:
     negative = call.flag("detect_negative", default=True)
     positive = call.flag("detect_positive", default=True)
     if negative and positive:
-        return x.abs() == math.inf
+        return x.unary(IsInf())
     if negative or positive:
         return x == (math.inf if positive else -math.inf)
     return x.zeros_like().cast(bool_)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tapeout.frontend.onnx.operators.shape import cut
 from tapeout.frontend.onnx.registry import add, op
 from tapeout.ir.dtype import bool_, i64
+from tapeout.ops.composite.softmax import logsumexp
+from tapeout.ops.reduce import CumSum
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -89,12 +90,8 @@ def norm(x: Sym, axes: Sequence[int], keepdims: bool) -> Sym:
     return zero.where(0, zero.where(1, squares).cast(x.dtype).sqrt())
 
 
-def log_sum_exp(x: Sym, axes: tuple[int, ...], keepdims: bool) -> Sym:
-    """Return the logarithm of the sum of exponentials, shifted by the greatest so that none overflows."""
-    top = x.max(axes, keepdims=True)
-    shift = (top.abs() == math.inf).where(0, top)
-    total = (x - shift).exp().sum(axes, keepdims=True).log() + shift
-    return total if keepdims else total.squeeze(axes) if axes else total
+def _log_sum_exp(x: Sym, axes: tuple[int, ...], keepdims: bool) -> Sym:
+    return logsumexp(x, axes, keepdims=keepdims)
 
 
 # operator: (meaning, version from which the axes are an operand)
@@ -108,7 +105,7 @@ _REDUCTIONS: dict[str, tuple[Reduce, int]] = {
     "ReduceL2": (_l2, 18),
     "ReduceSumSquare": (_sum_square, 18),
     "ReduceLogSum": (_log_sum, 18),
-    "ReduceLogSumExp": (log_sum_exp, 18),
+    "ReduceLogSumExp": (_log_sum_exp, 18),
 }
 for _name, (_reduce, _since) in _REDUCTIONS.items():
     add(_name, 1, _by_attribute(_reduce))
@@ -122,7 +119,9 @@ def arg_extreme(call: Call, x: Sym) -> Sym:
     keepdims = call.flag("keepdims", default=True)
     call.require(x.shape[axis] > 0, f"axis {axis} is empty")
     y = x.reverse([axis]) if last else x
-    found = (y.argmax if call.op_type == "ArgMax" else y.argmin)([axis], keepdims=keepdims).cast(i64)
+    found = (y.argmax if call.op_type == "ArgMax" else y.argmin)([axis], keepdims=keepdims).cast(
+        i64
+    )
     return (int(x.shape[axis]) - 1) - found if last else found
 
 
@@ -150,17 +149,8 @@ def flattened(call: Call, x: Sym, axis: int, rows: Callable[[Sym], Sym]) -> Sym:
     return rows(matrix).reshape(x.shape)
 
 
-@op("CumSum", since=11, note="quadratic in the length of the axis")
+@op("CumSum", since=11)
 def cumulative_sum(call: Call, x: Sym, axis: Sym) -> Sym:
     at = call.axis(int(call.scalar(axis, "the axis")), x.rank)
     exclusive, backwards = call.flag("exclusive"), call.flag("reverse")
-    n = int(x.shape[at])
-    if n == 0:
-        return x
-    y = x.reverse([at]) if backwards else x
-    if exclusive:
-        low = [0] * x.rank
-        low[at] = 1
-        y = cut(y.pad(low, [0] * x.rank), at, 0, n)
-    y = y.windows([at], [n], low=[n - 1]).sum([x.rank])
-    return y.reverse([at]) if backwards else y
+    return x.emit(CumSum(axis=at, exclusive=exclusive, reverse=backwards), x)

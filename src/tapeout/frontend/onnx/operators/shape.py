@@ -31,7 +31,9 @@ def reshape(call: Call, x: Sym, shape: Sym) -> Sym:
     for i, n in enumerate(wanted):
         call.require(n >= -1, f"size {i} of the shape is {n}")
         if n == 0 and not keep_zero:
-            call.require(i < x.rank, f"size {i} of the shape is 0, but the operand has rank {x.rank}")
+            call.require(
+                i < x.rank, f"size {i} of the shape is 0, but the operand has rank {x.rank}"
+            )
             wanted[i] = x.shape[i]
     call.require(sum(n == -1 for n in wanted) <= 1, f"shape {wanted} has more than one -1")
     return x.reshape(wanted)
@@ -50,7 +52,9 @@ def transpose(call: Call, x: Sym) -> Sym:
     perm = call.integers("perm")
     if perm is None:
         return x.transpose()
-    call.require(sorted(perm) == list(range(x.rank)), f"perm {list(perm)} does not fit rank {x.rank}")
+    call.require(
+        sorted(perm) == list(range(x.rank)), f"perm {list(perm)} does not fit rank {x.rank}"
+    )
     return x.transpose(perm)
 
 
@@ -245,8 +249,14 @@ def pad(
 ) -> Sym:
     modes = ("constant", "reflect", "edge", *(("wrap",) if call.opset >= 19 else ()))
     mode = call.choice("mode", modes, "constant")
-    value = 0.0 if constant_value is None else call.scalar(constant_value, "the value of the padding")
-    at = range(x.rank) if axes is None else [call.axis(a, x.rank) for a in call.numbers(axes, "the axes")]
+    value = (
+        0.0 if constant_value is None else call.scalar(constant_value, "the value of the padding")
+    )
+    at = (
+        range(x.rank)
+        if axes is None
+        else [call.axis(a, x.rank) for a in call.numbers(axes, "the axes")]
+    )
     return _pad(call, x, call.numbers(pads, "the pads"), float(value), mode, at)
 
 
@@ -289,7 +299,9 @@ def _pad_axis(call: Call, x: Sym, axis: int, low: int, high: int, mode: str) -> 
 def depth_to_space(call: Call, x: Sym) -> Sym:
     mode = call.choice("mode", ("DCR", "CRD"), "DCR") if call.opset >= 11 else "DCR"
     b = call.integer("blocksize")
-    call.require(x.rank == 4 and b > 0 and x.shape[1] % (b * b) == 0, f"{x.type} has no blocks of {b}")
+    call.require(
+        x.rank == 4 and b > 0 and x.shape[1] % (b * b) == 0, f"{x.type} has no blocks of {b}"
+    )
     n, c, h, w = x.shape
     depth = c // (b * b)
     if mode == "DCR":
