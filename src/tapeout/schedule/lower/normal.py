@@ -38,7 +38,7 @@ def offsets(stages: Sequence[Stage], buffers: Mapping[str, Buffer]) -> list[Affi
 
 def normalise(kernel: LoopKernel) -> LoopKernel:
     """Return the kernel in simple form."""
-    kernel = _hoist_axes(kernel)
+    kernel = _with_own_axes(_hoist_axes(kernel))
     buffers = {b.name: b for b in kernel.buffers}
     places = offsets(kernel.stages, buffers)
     inside = [i for e in (s.value for s in kernel.stages) for i in _beside_offsets(e)]
@@ -88,6 +88,22 @@ def _hoist_axes(kernel: LoopKernel) -> LoopKernel:
     if not isinstance(stage, Store) or not stage.axes:
         return kernel
     return replace(kernel, axes=kernel.axes + stage.axes, stages=(replace(stage, axes=()),))
+
+
+def _with_own_axes(kernel: LoopKernel) -> LoopKernel:
+    """Give each stage axes of its own, so that they can be sorted, split and merged apart from those of other stages."""
+    taken: set[Axis] = set()
+    stages: list[Stage] = []
+    for n, stage in enumerate(kernel.stages):
+        shared = [a for a in stage.axes if a in taken]
+        taken.update(stage.axes)
+        if not shared:
+            stages.append(stage)
+            continue
+        renamed = {a: Axis(f"{a.name}@{n}", a.extent) for a in shared}
+        rewrite = Rewriter(ExprBuilder(), {a: Affine.of(b) for a, b in renamed.items()}, {})
+        stages.append(_rewrite(stage, tuple(renamed.get(a, a) for a in stage.axes), rewrite))
+    return replace(kernel, stages=tuple(stages))
 
 
 def _rewrite(stage: Stage, axes: tuple[Axis, ...], rewrite: Rewriter) -> Stage:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tapeout.schedule.lower.writer import Writer
 
 ACCUMULATORS = 4
-UNROLLED = 16
+UNROLLED = 9
 """A reduction of at most this many steps is written without loops."""
 
 _BINARY = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
