@@ -82,7 +82,8 @@ def run_node(node: Node, operands: tuple[Array, ...]) -> tuple[Array, ...]:
     else:
         with np.errstate(all="ignore"):
             made = node.op.reference(*operands)
-        found = made if isinstance(made, tuple) else (made,)
+        # numpy gives scalars, not arrays, where a reduction or a choice leaves one number.
+        found = tuple(np.asarray(a) for a in (made if isinstance(made, tuple) else (made,)))
     wanted = tuple(r.type for r in node.results)
     got = tuple(_type_of(a) for a in found)
     if got != wanted:
