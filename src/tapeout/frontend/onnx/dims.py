@@ -76,7 +76,7 @@ def bind_inputs(
     for name in shapes:
         if name not in names:
             raise OptionError(f"shapes: no input {name!r}", where=file, hint=nearest(name, names))
-    bound = {name: _positive(name, size, file) for name, size in dims.items()}
+    bound = {name: _size_of(name, size, file) for name, size in dims.items()}
     found = [_with_shape(v, shapes.get(v.name), bound, file) for v in values]
     known = {size for i in found for size in i.shape if isinstance(size, str)}
     for name in dims:
@@ -89,10 +89,10 @@ def bind_inputs(
     ]
 
 
-def _positive(name: str, size: int, file: str) -> int:
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+def _size_of(name: str, size: int, file: str) -> int:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
         raise OptionError(
-            f"dimension {name!r} is bound to {size!r}, not to a positive number", where=file
+            f"dimension {name!r} is bound to {size!r}, not to a size", where=file
         )
     return int(size)
 
@@ -114,7 +114,7 @@ def _with_shape(
     for name, size in zip(shape, asked, strict=True):
         if size is None:
             continue
-        wanted = _positive(str(name), size, where)
+        wanted = _size_of(str(name), size, where)
         if (bound.setdefault(name, wanted) if isinstance(name, str) else name) != wanted:
             text = f"shape {list(asked)} is asked, the file says {list(shape)}"
             stated = f" with {name} = {bound[name]}" if isinstance(name, str) else ""

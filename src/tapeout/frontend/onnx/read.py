@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LIMIT_BYTES = (1 << 31) - 1
 """No protobuf message is longer."""
 
-OLDEST_OPSET, NEWEST_OPSET = 9, 28
+OLDEST_OPSET, NEWEST_OPSET = 7, 28
 """The versions of the operator set of ai.onnx that are understood."""
 
 LIMIT_NODES = 1_000_000
@@ -60,7 +60,8 @@ class ModelFile:
     @property
     def opset(self) -> int:
         """The version of the operator set ai.onnx."""
-        return int({_domain(o.domain): o.version for o in self.proto.opset_import}[""])
+        versions = {_domain(o.domain): o.version for o in self.proto.opset_import}
+        return int(versions.get("", 0))
 
 
 def read_model(model: str | Path | bytes | onnx.ModelProto) -> ModelFile:
@@ -121,10 +122,10 @@ def _checked(file: ModelFile) -> ModelFile:
         domain = _domain(opset.domain)
         if versions.setdefault(domain, opset.version) != opset.version:
             raise OnnxImportError(f"imports two versions of domain {domain!r}", where=file.name)
-    if "" not in versions:
-        text = "no version of the operator set ai.onnx is stated; the file may be cut short"
+    if not versions:
+        text = "no version of the operator set is stated; the file may be cut short"
         raise OnnxImportError(text, where=file.name)
-    if not OLDEST_OPSET <= versions[""] <= NEWEST_OPSET:
+    if "" in versions and not OLDEST_OPSET <= versions[""] <= NEWEST_OPSET:
         text = f"opset {versions['']}: {OLDEST_OPSET} to {NEWEST_OPSET} are understood"
         hint = "onnx.version_converter.convert_version changes the version"
         raise OnnxImportError(text, where=file.name, hint=hint)

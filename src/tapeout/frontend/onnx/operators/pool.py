@@ -11,8 +11,8 @@ import numpy as np
 from tapeout.frontend.onnx.operators.nn import Sliding, sliding
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import i64
-from tapeout.ops.composite import pool
 from tapeout.ops.composite.pool import MaxPool
+from tapeout.ops.composite.pool import global_max_pool as greatest_of_all
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -71,7 +71,7 @@ def _places(call: Call, x: Sym, number: Sym, s: Sliding, columns: bool) -> Sym:
 @op("GlobalMaxPool", since=1)
 def global_max_pool(call: Call, x: Sym) -> Sym:
     call.require(x.rank >= 3, f"a batch of images is expected, got {x.type}")
-    return pool.global_max_pool(x)
+    return greatest_of_all(x)
 
 
 @op("AveragePool", since=1)
