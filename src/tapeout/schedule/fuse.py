@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import index_of
-from tapeout.ir.op import Contraction, Pointwise, Reduction, Scatter
-from tapeout.schedule.facts import FactTable, own_axes
+from tapeout.ir.op import Pointwise, Reduction, Scatter
+from tapeout.schedule.facts import FactTable
+from tapeout.schedule.fit import Fitter
+from tapeout.schedule.group import group_nodes
 from tapeout.schedule.inline import Orders, choose_inlined
 from tapeout.schedule.kernels import Kernels, copy
-from tapeout.schedule.model import Group, GroupKind, Home, Homes, Work, row_major
+from tapeout.schedule.model import Home, Homes, Work, row_major
 from tapeout.schedule.uses import Uses, needed_nodes
 from tapeout.support.errors import CompileError
 
@@ -42,33 +43,22 @@ def fuse(graph: Graph) -> Fused:
     sources, constants = source_homes(graph, nodes)
     nodes = tuple(n for n in nodes if n.results[0] not in sources)
     _check_kinds(nodes)
-    facts, uses = FactTable(), Uses.of(graph)
+    facts, uses = FactTable(), Uses.of(graph, nodes)
     orders: Orders = {}
     inlined = choose_inlined(nodes, facts, uses, orders, uses.wanted)
-    groups = [found(node, facts, uses) for node in nodes if node.results[0] not in inlined]
+    grouping = group_nodes(nodes, Fitter(facts, uses, orders, inlined))
     homes = dict(sources)
     numbers = {node: i for i, node in enumerate(graph.nodes)}
-    for group in groups:
-        for node in group.members:
-            (result,) = node.results
-            order = orders.get(result, row_major(result.type.rank))
-            homes[result] = Home(f"%{numbers[node]}", result.type, order, "activation")
-    kernels = Kernels(homes, inlined, homes)
-    works = [work for group in groups for work in kernels.build(group)]
+    loaded = (v for values in grouping.loaded for v in values)
+    stored = {v: None for v in (*uses.wanted, *loaded) if v not in sources}
+    for v in stored:
+        assert v.node is not None
+        order = orders.get(v, row_major(v.type.rank))
+        homes[v] = Home(f"%{numbers[v.node]}", v.type, order, "activation")
+    kernels = Kernels(homes, inlined, stored)
+    works = [work for g in grouping.groups for work in kernels.build(g)]
     works += final_copies(graph, homes)
     return Fused(tuple(works), homes, constants)
-
-
-def found(node: Node, facts: FactTable, uses: Uses) -> Group:
-    """Return a group of one node over its own axes."""
-    late = node in uses.late
-    if isinstance(node.op, Scatter):
-        outer = own_axes(node.results[0].type.shape, "a")
-        return Group("scatter", outer, (), {node: index_of(outer)}, late)
-    outer = own_axes(node.results[0].type.shape, "a")
-    inner = tuple(facts[node].reduced)
-    kind: GroupKind = "contraction" if isinstance(node.op, Contraction) else "loop"
-    return Group(kind, outer, inner, {node: index_of(outer)}, late)
 
 
 def final_copies(graph: Graph, homes: Homes) -> list[Work]:

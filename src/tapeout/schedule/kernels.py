@@ -114,7 +114,7 @@ def _loops(kernels: Kernels, group: Group) -> Work:
     for node, frame in group.members.items():
         (result,) = node.results
         if isinstance(node.op, Reduction):
-            value = body.elements.reduced(node, frame, index_of(group.inner))
+            value = body.elements.reduced(node, frame, _reduced(node, group))
             name, combine = f"t{len(stages)}", _combine(node)
             stages.append(Reduce(name, combine, group.inner, value, accumulator(node)))
             temp = body.s.temp(name, accumulator(node))
@@ -123,8 +123,14 @@ def _loops(kernels: Kernels, group: Group) -> Work:
             body.define(result, frame, body.elements.pointwise(node, frame))
         if body.needs_store(result):
             stages.append(body.store(result))
-    kernel = LoopKernel("", body.scope.buffers, group.outer, in_passes(stages), group.first.loc)
+    kernel = LoopKernel("", body.scope.buffers, group.outer, in_passes(stages), group.anchor.loc)
     return _work(kernel, body.scope, group)
+
+
+def _reduced(node: Node, group: Group) -> Frame:
+    """Return the index of a reduction's own reduced axes in the group's inner axes."""
+    assert isinstance(node.op, Reduction)
+    return group.inner_index(own_axes(node.op.reduced(*(v.type for v in node.operands)), "r"))
 
 
 def _combine(node: Node) -> str:
@@ -194,9 +200,9 @@ def axes_of(expr: Expr) -> dict[Axis, None]:
 
 def _contraction(kernels: Kernels, group: Group) -> Work:
     body = _Body(kernels, group)
-    node = group.first
+    node = group.anchor
     frame = group.members[node]
-    a, b = body.elements.factors(node, frame, index_of(group.inner))
+    a, b = body.elements.factors(node, frame, _reduced(node, group))
     acc = body.s.temp("acc", accumulator(node))
     body.define(node.results[0], frame, body.s.cast(acc, node.results[0].type.dtype))
     stages = [body.store(node.results[0])] if body.needs_store(node.results[0]) else []
@@ -233,7 +239,7 @@ def _roles(
 
 def _scatter(kernels: Kernels, group: Group) -> list[Work]:
     """Return the kernel that copies operand 0, then the one that adds to it."""
-    node = group.first
+    node = group.anchor
     assert isinstance(node.op, Scatter)
     base, indices, updates = node.operands
     home = kernels.homes[node.results[0]]
@@ -259,7 +265,7 @@ def _scatter(kernels: Kernels, group: Group) -> list[Work]:
 
 
 def _work(kernel: Kernel, scope: Scope, group: Group) -> Work:
-    return Work(kernel, scope.args, group.first.loc, label(group), group.late)
+    return Work(kernel, scope.args, group.anchor.loc, label(group), group.late)
 
 
 def label(group: Group) -> str:
@@ -267,6 +273,6 @@ def label(group: Group) -> str:
     names = list(dict.fromkeys(n.op.name for n in group.members))
     places = list(dict.fromkeys(n.loc.name for n in group.members if n.loc.name))
     shown = "+".join(names[:6]) + ("+…" if len(names) > 6 else "")
-    role = group.first.loc.role
+    role = group.anchor.loc.role
     mark = "" if role == "forward" else f" ({role})"
     return f"{shown} {places[0]}{mark}" if places else shown

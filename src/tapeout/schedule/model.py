@@ -77,6 +77,7 @@ class Group:
 
     Attributes:
         kind: Which kind of kernel.
+        anchor: The node that founded the group; of a contraction group, the contraction.
         outer: Axes whose points are independent.
         inner: Axes that the reductions of the group run over; empty for a map.
         members: Nodes in order, with the index of their result in the axes. A frame over outer and inner axes together is full.
@@ -84,15 +85,16 @@ class Group:
     """
 
     kind: GroupKind
+    anchor: Node
     outer: tuple[Axis, ...]
     inner: tuple[Axis, ...] = ()
     members: dict[Node, Frame] = field(default_factory=dict)
     late: bool = False
 
     @property
-    def first(self) -> Node:
-        """The node that founded the group."""
-        return next(iter(self.members))
+    def bases(self) -> dict[Value, Frame]:
+        """The frames by value."""
+        return {n.results[0]: f for n, f in self.members.items()}
 
     @property
     def points(self) -> int:
@@ -103,6 +105,11 @@ class Group:
     def depth(self) -> int:
         """Number of points of the inner axes."""
         return prod(a.extent for a in self.inner)
+
+    def inner_index(self, reduced: Sequence[Axis]) -> Frame:
+        """Return the inner axes as the index of a reduction's own reduced axes; those of size 1 stand at 0."""
+        inner = iter([a for a in self.inner if a.extent != 1])
+        return tuple(Affine.of(next(inner)) if a.extent != 1 else Affine() for a in reduced)
 
     def is_full(self, frame: Frame) -> bool:
         """Whether a frame depends on the inner axes."""

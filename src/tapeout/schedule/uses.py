@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tapeout.ir.op import Pointwise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tapeout.ir.graph import Graph, Node, Value
 
 
@@ -26,15 +28,15 @@ class Uses:
     late: dict[Node, None]
 
     @classmethod
-    def of(cls, graph: Graph) -> Uses:
-        """Return the uses of a graph's values."""
+    def of(cls, graph: Graph, nodes: Sequence[Node]) -> Uses:
+        """Return the uses of a graph's values; `nodes` are those that matter, in order."""
         found: dict[Value, dict[Node, None]] = {}
-        for node in graph.nodes:
+        for node in nodes:
             for v in node.operands:
                 found.setdefault(v, {})[node] = None
         readers = {v: tuple(nodes) for v, nodes in found.items()}
         wanted = dict.fromkeys(graph.results)
-        return cls(readers, wanted, _late(graph, readers))
+        return cls(readers, wanted, _late(graph, nodes, readers))
 
     def of_value(self, value: Value) -> tuple[Node, ...]:
         """Return the nodes that read a value."""
@@ -52,7 +54,9 @@ def needed_nodes(graph: Graph) -> tuple[Node, ...]:
     return tuple(reversed(kept))
 
 
-def _late(graph: Graph, readers: dict[Value, tuple[Node, ...]]) -> dict[Node, None]:
+def _late(
+    graph: Graph, nodes: Sequence[Node], readers: dict[Value, tuple[Node, ...]]
+) -> dict[Node, None]:
     """Return the pointwise nodes from which nothing but updates follows.
 
     They run after every check, and are kept apart from gradients so that equal update formulas of several parameters can
@@ -61,7 +65,7 @@ def _late(graph: Graph, readers: dict[Value, tuple[Node, ...]]) -> dict[Node, No
     early = {v for _, v in graph.outputs} | {c.bad for c in graph.checks}
     updated = {v for _, v in graph.updates}
     late: dict[Node, None] = {}
-    for node in reversed(graph.nodes):
+    for node in reversed(nodes):
         if not isinstance(node.op, Pointwise) or node.loc.role in ("backward", "loss", "check"):
             continue
         (result,) = node.results
