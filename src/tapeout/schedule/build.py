@@ -39,16 +39,16 @@ def schedule(graph: Graph, layout: Layout, target: Target) -> Program:
         VerifyError: The finished program breaks a rule of its representation (a fault of this package).
     """
     fused = fuse(graph)
-    homes = {h.name: h for h in fused.homes.values()}
-    outputs = {name: fused.homes[v].name for name, v in graph.outputs}
-    lasting = dict.fromkeys([*outputs.values(), *(fused.homes[c.bad].name for c in graph.checks)])
+    homes = fused.homes
+    outputs = {name: home.name for name, home in fused.outputs.items()}
+    lasting = dict.fromkeys([*outputs.values(), *(home.name for home in fused.checks)])
     works = order(fused.works, homes, lasting)
     items = _Items(target, homes)
     for work in works:
         if not work.late:
             items.launch(work)
-    for code, check in enumerate(graph.checks, 1):
-        items.items.append(Check(fused.homes[check.bad].name, code, check.message))
+    for code, (check, home) in enumerate(zip(graph.checks, fused.checks, strict=True), 1):
+        items.items.append(Check(home.name, code, check.message))
     for work in works:
         if work.late:
             items.launch(work)
@@ -102,8 +102,8 @@ def _program(
 ) -> Program:
     lives = _lives(items.items, outputs)
     used = {n: items.homes[n] for n in lives}
-    for v in graph.inputs:
-        used.setdefault(v.name, fused.homes[v])
+    inputs = {v.name for v in graph.inputs}
+    used.update({h.name: h for h in fused.sources if h.name in inputs})
     demands = [
         Demand(n, h.type.bytes, lives[n].first, lives[n].last)
         for n, h in used.items()

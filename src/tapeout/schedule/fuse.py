@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.op import Pointwise, Reduction, Scatter
@@ -12,6 +12,7 @@ from tapeout.schedule.group import group_nodes
 from tapeout.schedule.inline import Orders, choose_inlined
 from tapeout.schedule.kernels import Kernels, copy
 from tapeout.schedule.model import Home, Homes, Work, row_major
+from tapeout.schedule.updates import in_place_homes, plan_updates, store_order
 from tapeout.schedule.uses import Uses, needed_nodes
 from tapeout.support.errors import CompileError
 
@@ -28,13 +29,23 @@ class Fused:
 
     Attributes:
         works: The kernels.
-        homes: Where kept values live, sources included.
+        outputs: Where each output lives.
+        checks: Where the bool of each check lives.
+        sources: Homes of inputs, variables and constants.
         constants: The data of constant homes, by name.
     """
 
     works: tuple[Work, ...]
-    homes: Homes
+    outputs: dict[str, Home]
+    checks: tuple[Home, ...]
+    sources: tuple[Home, ...]
     constants: dict[str, Array]
+
+    @property
+    def homes(self) -> dict[str, Home]:
+        """All homes by name."""
+        touched = (h for work in self.works for h in work.homes)
+        return {h.name: h for h in (*self.sources, *touched)}
 
 
 def fuse(graph: Graph) -> Fused:
@@ -46,25 +57,29 @@ def fuse(graph: Graph) -> Fused:
     facts, uses = FactTable(), Uses.of(graph, nodes)
     orders: Orders = {}
     inlined = choose_inlined(nodes, facts, uses, orders, uses.wanted)
-    grouping = group_nodes(nodes, Fitter(facts, uses, orders, inlined))
+    groups = group_nodes(nodes, Fitter(facts, uses, orders, inlined))
+    updates = plan_updates(graph, groups)
+
     homes = dict(sources)
     numbers = {node: i for i, node in enumerate(graph.nodes)}
-    loaded = (v for values in grouping.loaded for v in values)
-    stored = {v: None for v in (*uses.wanted, *loaded) if v not in sources}
+    stored = {v: None for v in (*uses.wanted, *groups.crossing) if v not in sources}
     for v in stored:
         assert v.node is not None
         order = orders.get(v, row_major(v.type.rank))
         homes[v] = Home(f"%{numbers[v.node]}", v.type, order, "activation")
-    kernels = Kernels(homes, inlined, stored)
-    works = [work for g in grouping.groups for work in kernels.build(g)]
-    works += final_copies(graph, homes)
-    return Fused(tuple(works), homes, constants)
+    in_place_homes(updates, homes)
+    aside = {v: replace(homes[v], name=f"%old.{v.name}", space="activation") for v in updates.aside}
 
-
-def final_copies(graph: Graph, homes: Homes) -> list[Work]:
-    """Return the copies of new contents into variables."""
-    pairs = [(homes[v], homes[graph.variable[name].value]) for name, v in graph.updates]
-    return [copy(a, b, late=True) for a, b in pairs if a != b]
+    orders_of_stores = {g: store_order(g, groups, updates.in_place) for g in groups.in_order()}
+    kernels = Kernels(homes, inlined, stored, orders_of_stores)
+    works = [copy(homes[v], home, late=False) for v, home in aside.items()]
+    works += [work for g in groups.in_order() for work in kernels.build(g)]
+    for new, variable in updates.copies:
+        source = aside.get(new, homes[new])
+        works.append(copy(source, homes[variable.value], late=True))
+    outputs = {name: aside.get(v, homes[v]) for name, v in graph.outputs}
+    checks = tuple(homes[c.bad] for c in graph.checks)
+    return Fused(tuple(works), outputs, checks, tuple(sources.values()), constants)
 
 
 def source_homes(graph: Graph, nodes: Sequence[Node]) -> tuple[Homes, dict[str, Array]]:

@@ -7,7 +7,6 @@ node that reads two groups joins them into one where the same holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
@@ -29,30 +28,26 @@ LOADED = 20
 """Most distinct values that a group loads."""
 
 
-@dataclass(frozen=True)
-class Grouping:
-    """The finished groups.
-
-    Attributes:
-        groups: In an order in which each comes after what it reads.
-        loaded: For each group, the values made elsewhere that it loads.
-    """
-
-    groups: tuple[Group, ...]
-    loaded: tuple[tuple[Value, ...], ...]
-
-
-def group_nodes(nodes: Sequence[Node], fitter: Fitter) -> Grouping:
+def group_nodes(nodes: Sequence[Node], fitter: Fitter) -> Groups:
     """Return the groups of all nodes whose results are not inlined."""
-    grouper = _Grouper(fitter)
+    groups = Groups(fitter)
     for position, node in enumerate(nodes):
         if node.results[0] not in fitter.inlined:
-            grouper.place(node, position)
-    return grouper.finish()
+            groups.place(node, position)
+    return groups
 
 
-class _Grouper:
-    """Groups while they grow."""
+class Groups:
+    """Groups and what they read.
+
+    Attributes:
+        groups: By number.
+        links: Which must run before which.
+        maker: Number of the group that makes a value.
+        loaded: For each group, the values made elsewhere that it loads.
+        readers: Numbers of the groups that load a value.
+        leaves: What each member reads, through inlined values.
+    """
 
     def __init__(self, fitter: Fitter) -> None:
         self.fitter = fitter
@@ -237,9 +232,11 @@ class _Grouper:
 
     # -- the result ---------------------------------------------------------------------------------
 
-    def finish(self) -> Grouping:
-        """Return the groups in order."""
-        order = [g for g in self.links.in_order() if g in self.groups]
-        return Grouping(
-            tuple(self.groups[g] for g in order), tuple(tuple(self.loaded[g]) for g in order)
-        )
+    def in_order(self) -> tuple[Group, ...]:
+        """Return the groups, each after those it depends on."""
+        return tuple(self.groups[g] for g in self.links.in_order() if g in self.groups)
+
+    @property
+    def crossing(self) -> dict[Value, None]:
+        """The values that a group makes and another loads."""
+        return {v: None for loaded in self.loaded.values() for v in loaded if v in self.maker}

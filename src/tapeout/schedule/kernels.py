@@ -32,7 +32,7 @@ from tapeout.support.errors import CompileError
 from tapeout.support.loc import UNKNOWN, Loc
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping, Sequence
 
     from tapeout.ir.graph import Node, Value
     from tapeout.ir.scalar import ScalarOps
@@ -48,11 +48,13 @@ class Kernels:
         homes: Where each kept value lives.
         inlined: Values that are evaluated wherever they are read.
         stored: Values that another kernel, the caller or a variable needs.
+        store_orders: For groups that overwrite what they read, the order in which members are stored.
     """
 
     homes: Homes
     inlined: Container[Value]
     stored: Container[Value]
+    store_orders: Mapping[Group, Sequence[Node] | None]
 
     def build(self, group: Group) -> list[Work]:
         """Return the kernels of a group in the order in which they run."""
@@ -70,7 +72,7 @@ def copy(source: Home, target: Home, *, late: bool, loc: Loc = UNKNOWN) -> Work:
     index = index_of(axes)
     stage = scope.store(target, (), index, scope.load(source, index, (), 0.0))
     kernel = LoopKernel("", scope.buffers, axes, (stage,), loc)
-    return Work(kernel, scope.args, loc, f"copy {target.name}", late)
+    return Work(kernel, scope.homes, loc, f"copy {target.name}", late)
 
 
 class _Body:
@@ -121,8 +123,11 @@ def _loops(kernels: Kernels, group: Group) -> Work:
             body.define(result, frame, body.s.cast(temp, result.type.dtype))
         else:
             body.define(result, frame, body.elements.pointwise(node, frame))
-        if body.needs_store(result):
+        if group.inner and body.needs_store(result):
             stages.append(body.store(result))
+    if not group.inner:
+        order = kernels.store_orders.get(group) or list(group.members)
+        stages += [body.store(n.results[0]) for n in order if body.needs_store(n.results[0])]
     kernel = LoopKernel("", body.scope.buffers, group.outer, in_passes(stages), group.anchor.loc)
     return _work(kernel, body.scope, group)
 
@@ -265,7 +270,7 @@ def _scatter(kernels: Kernels, group: Group) -> list[Work]:
 
 
 def _work(kernel: Kernel, scope: Scope, group: Group) -> Work:
-    return Work(kernel, scope.args, group.anchor.loc, label(group), group.late)
+    return Work(kernel, scope.homes, group.anchor.loc, label(group), group.late)
 
 
 def label(group: Group) -> str:

@@ -122,17 +122,22 @@ class Work:
 
     Attributes:
         kernel: Its buffers are called `b0`, `b1`, …, so that equal work is equal text.
-        args: Name of the home that each buffer of the kernel stands for, in order.
+        homes: What each buffer of the kernel stands for, in order.
         loc: Where the work came from.
         label: A readable name.
         late: Whether it comes after every check because it writes variables or only serves such work.
     """
 
     kernel: Kernel
-    args: tuple[str, ...]
+    homes: tuple[Home, ...]
     loc: Loc = UNKNOWN
     label: str = ""
     late: bool = False
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """Names of the homes, in order."""
+        return tuple(h.name for h in self.homes)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -154,12 +159,14 @@ class Scope:
         self.s = ExprBuilder()
         self._buffers: dict[str, Buffer] = {}
         self._access: dict[str, str] = {}
+        self._homes: dict[str, Home] = {}
 
     def buffer(self, home: Home, access: str) -> Buffer:
         """Return the kernel's buffer for a home, and note how it is used."""
         if home.name not in self._buffers:
             name = f"b{len(self._buffers)}"
             shape = tuple(int(n) for n in home.type.shape)
+            self._homes[home.name] = home
             self._buffers[home.name] = Buffer(name, home.type.dtype, shape, home.strides)
         known = self._access.get(home.name, "")
         self._access[home.name] = known if access in known else "".join(sorted(known + access))
@@ -174,9 +181,9 @@ class Scope:
         return Store(self.buffer(home, "w").name, axes, index, value)
 
     @property
-    def args(self) -> tuple[str, ...]:
-        """Names of the homes, in the order of the kernel's buffers."""
-        return tuple(self._buffers)
+    def homes(self) -> tuple[Home, ...]:
+        """The homes, in the order of the kernel's buffers."""
+        return tuple(self._homes.values())
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
