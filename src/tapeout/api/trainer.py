@@ -101,7 +101,7 @@ class Trainer:
         # The preview binding shows every fault of model, loss and optimiser now rather than at the first batch.
         preview = self._graph("step" if optimizer else "gradients", model.dims, {})
         gradient_entry(model, self.loss, None, None, self.notes)
-        self._seen: set[str] = set()
+        self._dims: dict[str, int] = dict(model.dims)
         self.session = Session(
             preview.variables, target=target, threads=threads, checked=checked, guard=guard
         )
@@ -305,6 +305,11 @@ class Trainer:
         """Threads that the native code runs with."""
         return self.session.threads
 
+    def step_graph(self) -> Graph:
+        """Return the training step (or the gradients) as it enters the passes, dimensions as last bound."""
+        kind = "step" if self.optimizer else "gradients"
+        return self._graph(kind, self._dims, {})
+
     # -- files ------------------------------------------------------------------------------------------------------
 
     def export_onnx(self, path: str | Path) -> None:
@@ -382,6 +387,8 @@ class Trainer:
         shapes: Mapping[str, tuple[int, ...]],
         wrt: tuple[str, ...] | None = None,
     ) -> Entry:
+        if kind in ("step", "gradients"):
+            self._dims = dict(dims)
         key = (kind, wrt, "dims", *sorted(dims.items()))
         found = self._entries.get(key)
         if found is None:
