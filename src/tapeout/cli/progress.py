@@ -1,0 +1,202 @@
+"""What a training run shows while it runs: a moving line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from tapeout.cli.say import is_live, number, percent
+from tapeout.support.units import bytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tapeout.api.trainer import Memory, Trainer
+    from tapeout.cli.interrupt import StopRequest
+    from tapeout.cli.say import Speaker
+
+_PLAIN_EVERY = 20.0
+"""Seconds between lines within an epoch, where there is no terminal."""
+
+_LIVE_EVERY = 0.1
+"""Seconds between movements on a terminal; drawing costs more than a small step."""
+
+
+class Stopped(Exception):
+    """Ends `fit` between two steps, because the user asked for it."""
+
+
+@dataclass
+class Record:
+    """What the run left for the plot and the closing lines.
+
+    Attributes:
+        steps: Loss of each step.
+        epochs: One record per epoch.
+        step_seconds: Time of each step after the first, data handling included.
+        before: Validation figures before the first step, when they were taken.
+    """
+
+    steps: list[float] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
+
+
+class Progress:
+    """Callback of `Trainer.fit` that shows how far it is.
+
+    Args:
+        speaker: Where lines go.
+        stop: Whether the user asked to stop.
+        samples: Rows of an epoch.
+        batch_size: Rows of a batch.
+        first: Number of epochs that were done before.
+        last: Number of the last epoch, from 1.
+        skipped: Batches of the first epoch that were done before.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        stop: StopRequest,
+        samples: int,
+        batch_size: int,
+        last: int,
+        *,
+        first: int = 0,
+        skipped: int = 0,
+    ) -> None:
+        self.speaker, self.stop = speaker, stop
+        self.per_epoch = -(-samples // batch_size)
+        self.samples, self.batch_size = samples, batch_size
+        self.first, self.last, self.skipped = first, last, skipped
+        self.record = Record()
+        self.left = (last - first) * self.per_epoch - skipped
+        self.epoch, self.at = first, skipped
+        self._live: Any = None
+        self._started = self._shown = self._last = 0.0
+
+    def __enter__(self) -> Self:
+        if is_live(err=self.speaker.json):
+            self._live = _status(err=self.speaker.json)
+            self._live.start()
+            self._live.update("compiling …")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
+        """Note the loss; tell about compilation after the first step, of progress now and then."""
+        now = time.perf_counter()
+        self.record.steps.append(loss)
+        self.at += 1
+        self.left -= 1
+        if len(self.record.steps) == 1:
+            # Before the first step there was nothing to save; from now on there is.
+            self.stop.armed = True
+            self._started = self._shown = now
+            tell_compilation(self.speaker, trainer)
+        else:
+            self.record.step_seconds.append(now - self._last)
+        self._last = now
+        # After an epoch's last step `on_epoch` stops, so that the run stands at the start of the next one.
+        if self.stop.asked and self.at < self.per_epoch:
+            raise Stopped
+        if now - self._shown >= (_LIVE_EVERY if self._live is not None else _PLAIN_EVERY):
+            self._shown = now
+            self._show(loss, now)
+
+    def on_epoch(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
+        """Print the epoch's line."""
+        self.epoch, self.at = self.first + epoch, 0
+        self.record.epochs.append(dict(record))
+        self._last = self._shown = time.perf_counter()
+        self.speaker.line("epoch", self._epoch_line(record))
+        if self.stop.asked and self.left:
+            raise Stopped
+
+    def _epoch_line(self, record: dict[str, float]) -> str:
+        width = len(str(self.last))
+        parts = [f"{self.epoch:>{width}}/{self.last}", f"loss {number(record['loss'])}"]
+        if "val_loss" in record:
+            parts.append(f"val loss {number(record['val_loss'])}")
+        if "val_accuracy" in record:
+            parts.append(f"val accuracy {percent(record['val_accuracy'])}")
+        parts.append(f"{record['samples_per_second']:,.0f} samples/s")
+        parts.append(seconds_text(record["seconds"]))
+        if self.left:
+            parts.append(f"left {seconds_text(self._time_left(self._last))}")
+        return "   ".join(parts)
+
+    def _time_left(self, now: float) -> float:
+        """Return what is left, by the time that steps took so far, validation included."""
+        done = max(1, len(self.record.steps) - 1)
+        return (now - self._started) / done * self.left
+
+    def _show(self, loss: float, now: float) -> None:
+        done = max(1, len(self.record.steps) - 1)
+        rate = done * self.batch_size / max(now - self._started, 1e-9)
+        text = (
+            f"epoch {self.epoch + 1}/{self.last}  step {self.at}/{self.per_epoch}  loss {number(loss)}  "
+            f"{rate:,.0f} samples/s  left {seconds_text(self._time_left(now))}"
+        )
+        if self._live is not None:
+            self._live.update(text)
+        else:
+            self.speaker.line("", text)
+
+
+def tell_compilation(speaker: Speaker, trainer: Trainer) -> None:
+    """Print what was compiled, how long it took, and the memory of a step."""
+    speaker.line(
+        "compiled",
+        f"{trainer.kernels} kernels in {seconds_text(trainer.compile_seconds)}, {trainer.threads} threads",
+    )
+    speaker.line("memory", memory_text(trainer.memory))
+
+
+def memory_text(memory: Memory) -> str:
+    """Return the memory of a step in one line."""
+    parts = [
+        f"parameters {bytes_text(memory.parameters)}",
+        f"optimizer state {bytes_text(memory.optimizer_state)}",
+        f"gradients {bytes_text(memory.gradients)}",
+        f"activations {bytes_text(memory.activations)}",
+    ]
+    return f"{bytes_text(memory.total)}: {', '.join(parts)}"
+
+
+class _Status:
+    """A line at the bottom of a terminal that is drawn anew; other lines scroll above it."""
+
+    def __init__(self, *, err: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        self._text = Text
+        console = Console(stderr=err, highlight=False)
+        self._live = Live(Text(""), console=console, refresh_per_second=10, transient=True)
+
+    def start(self) -> None:
+        self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def update(self, text: str) -> None:
+        # Text, not markup: names of the user's may hold brackets.
+        self._live.update(self._text(text, style="dim", overflow="ellipsis", no_wrap=True))
+
+
+def _status(*, err: bool) -> _Status:
+    return _Status(err=err)

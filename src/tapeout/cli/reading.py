@@ -1,0 +1,129 @@
+"""From a command's options to a model and to arrays that fit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapeout.support.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tapeout.data import DataMapping, Dataset
+    from tapeout.ir.graph import Graph
+    from tapeout.training.losses import Loss
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Arrays by the model's input names, and how they came to be.
+
+    Attributes:
+        arrays: Input name to array, one sample per row; labels included where the loss has them.
+        mapping: The rules, for other data of the same kind.
+        samples: Number of rows.
+        notes: What the reader of the file decided by itself.
+    """
+
+    arrays: dict[str, Any]
+    mapping: DataMapping
+    samples: int
+    notes: tuple[str, ...]
+
+
+def load_model(
+    path: str,
+    *,
+    trainable: Sequence[str] = (),
+    mode: str = "train",
+    dims: Mapping[str, int] | None = None,
+) -> Graph:
+    """Return the graph of a model file.
+
+    Raises:
+        TapeoutError: The file cannot be read or imported.
+    """
+    import tapeout
+
+    found = Path(path)
+    if not found.exists():
+        raise DataError("no such file", where=path, hint=_beside(found))
+    if found.is_dir():
+        raise DataError("is a folder; an ONNX file is expected", where=path)
+    return tapeout.load_onnx(found, dims=dims or None, trainable=_globs(trainable), mode=mode)
+
+
+def _globs(given: Sequence[str]) -> str | list[str]:
+    globs = [g.strip() for text in given for g in text.split(",") if g.strip()]
+    if not globs:
+        return "*"
+    # Exclusions alone mean everything but them.
+    return globs if any(not g.startswith("!") for g in globs) else ["*", *globs]
+
+
+def _beside(path: Path) -> str:
+    from tapeout.support.errors import nearest
+
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r}"
+    models = sorted(p.name for p in path.parent.glob("*.onnx"))
+    return nearest(path.name, models) if models else ""
+
+
+def label_of(loss: Loss) -> str | None:
+    """Return the name of the loss's labels or targets, None where it has none."""
+    found = getattr(loss, "labels", None) or getattr(loss, "target", None)
+    return found if isinstance(found, str) else None
+
+
+def load_dataset(text: str, inputs: Sequence[str], transforms: Sequence[str]) -> Dataset:
+    """Return what `--data` names, after `--input` and `--transform`.
+
+    Raises:
+        DataError: As `tapeout.data.load`.
+        OptionError: A transform without a name.
+    """
+    from tapeout.data import load
+
+    by_name: dict[str, str] = {}
+    for item in transforms:
+        name, equals, expression = item.partition("=")
+        if not equals or not name.strip():
+            raise OptionError(f"{item!r}: X=EXPR is expected, as in x=x/255", where="--transform")
+        by_name[name.strip()] = expression
+    return load(text, inputs=inputs, transforms=by_name)
+
+
+def mapped(dataset: Dataset, graph: Graph, labels: str | None) -> Mapped:
+    """Return the dataset's arrays as inputs of the model.
+
+    Raises:
+        DataError: An input that no array fits.
+    """
+    from tapeout.data import infer_mapping
+
+    mapping = infer_mapping(dataset, model_inputs(graph), labels)
+    return mapped_by(mapping, dataset)
+
+
+def mapped_by(mapping: DataMapping, dataset: Dataset) -> Mapped:
+    """Return the arrays of another dataset by rules that are known already.
+
+    Raises:
+        DataError: An array is missing or has another shape.
+    """
+    return Mapped(mapping.apply(dataset.arrays), mapping, dataset.samples, dataset.notes)
+
+
+def model_inputs(graph: Graph) -> dict[str, tuple[Any, tuple[int | None, ...]]]:
+    """Return dtype and shape of each input, None for sizes that are not bound."""
+    from tapeout.ir.type import Dim
+
+    def size(n: int) -> int | None:
+        return None if isinstance(n, Dim) and graph.dims else int(n)
+
+    return {
+        v.name: (v.type.dtype.numpy, tuple(size(n) for n in v.type.shape)) for v in graph.inputs
+    }
