@@ -1,0 +1,14 @@
+"""Passes: changes of graphs that keep their meaning, one a file. `PASSES` names them for the command line."""
+
+from __future__ import annotations
+
+from tapeout.passes.base import Pass
+from tapeout.passes.cse import Cse
+from tapeout.passes.dce import Dce
+from tapeout.passes.decompose import Decompose
+from tapeout.passes.fold import Fold
+from tapeout.passes.simplify import Simplify
+
+PASSES: dict[str, type[Pass]] = {p.name: p for p in (Decompose, Fold, Simplify, Cse, Dce)}
+
+__all__ = ["PASSES", "Cse", "Dce", "Decompose", "Fold", "Pass", "Simplify"]
