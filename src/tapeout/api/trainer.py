@@ -21,6 +21,7 @@ from tapeout.training.losses import Loss, as_loss
 from tapeout.training.step import (
     GRAD,
     LOSS,
+    NOT_FINITE,
     STEP,
     evaluate_entry,
     gradient_entry,
@@ -364,9 +365,8 @@ class Trainer:
             where = not_finite(inputs)
             if where:
                 raise DataError(where, hint="clean the data; nothing was updated") from None
-            raise DataError(
-                f"{failed.message}; nothing was updated", hint=_culprit(failed.message, inputs)
-            ) from None
+            hint = _culprit(failed.message, inputs)
+            raise DataError(f"{failed.message}; nothing was updated", hint=hint) from None
 
     def _entry_for(self, kind: str, batch: Batch, wrt: tuple[str, ...] | None = None) -> Entry:
         shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
@@ -432,7 +432,9 @@ def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:
 
 
 def _culprit(message: str, inputs: Mapping[str, Array]) -> str:
-    """Name the integer array that holds the offending index, when one stands out."""
+    """Return what may help: ranges of the integer inputs, or what tames a loss that ran away."""
+    if message == NOT_FINITE:
+        return "lower the learning rate, or clip the gradients (clip_norm=)"
     for name, array in inputs.items():
         if array.dtype.kind in "iu" and array.size and name in message:
             return f"{name} holds values from {array.min()} to {array.max()}"

@@ -31,6 +31,7 @@ LOSS = "loss"
 GRAD = "grad/"
 HYPER = "hyper/"
 STEP = "optimizer/step"
+NOT_FINITE = "the loss is not finite"
 
 
 def loss_graph(
@@ -119,6 +120,8 @@ def step_entry(
         raise OptionError("no parameter is trainable", hint="loosen trainable= (or --trainable)")
     value = Sym(b, with_loss.output[LOSS])
     add_checks(b)
+    with b.at(Loc("", LOSS, "check")):
+        b.add_check((value.is_nan() | (value.abs() == float("inf"))).value, NOT_FINITE)
     found = backward(
         b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, [v.value for v in trained]
     )
@@ -226,7 +229,8 @@ def add_checks(b: Builder) -> None:
         key = (message, node.operands[1] if len(node.operands) > 1 else node.operands[0])
         if key not in seen:
             seen.add(key)
-            b.add_check(bad.value, f"{node.loc}: {message}" if node.loc else message)
+            place = f"{node.loc}: " if node.loc.role == "forward" and node.loc else ""
+            b.add_check(bad.value, place + message)
 
 
 def training_step(

@@ -137,7 +137,7 @@ class SoftmaxCrossEntropy(Composite):
         x, labels = operands[:2]
         outside = (labels < 0) | (labels >= int(x.shape[-1]))
         bad = (labels != self.ignore_index) & outside
-        return bad.any(), "labels hold a class outside 0..C-1"
+        return bad.any(), f"labels hold a class outside 0..{int(x.shape[-1]) - 1}"
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         """Return the loss row by row, as its definition says."""
