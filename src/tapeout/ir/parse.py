@@ -15,12 +15,15 @@ from tapeout.ir.graph import Graph, Module, Variable
 from tapeout.ir.read import Reader
 from tapeout.ir.rebind import rebind
 from tapeout.ir.scan import Scanner
+from tapeout.ir.side import side_file, unpack
 from tapeout.ir.text import LOC_WORD
-from tapeout.support.errors import nearest
+from tapeout.support.errors import ParseError, nearest
 from tapeout.support.loc import UNKNOWN, Loc
+from tapeout.support.reading import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tapeout.ir.graph import Value
     from tapeout.ir.op import Array
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 KINDS = ("parameter", "state", "hyper")
 VERSION = 1
+TEXT_LIMIT = 1 << 30
+DATA_LIMIT = 1 << 40
 _NUMBER = re.compile(r"[0-9]{1,18}(?![0-9A-Za-z_.])", re.ASCII)
 
 
@@ -70,6 +75,28 @@ def parse_module(text: str, tensors: Mapping[str, Array] | None = None, file: st
     _close(s)
     s.expect_end()
     return Module(name, shared, tuple(graphs))
+
+
+def read_tape(path: Path) -> Graph | Module:
+    """Return the graph or module of a `.tape` file with its tensors.
+
+    Without its side file, variables whose data were there have no initial value.
+
+    Raises:
+        ParseError: The text or the side file is damaged.
+        DataError: A file cannot be read.
+    """
+    try:
+        text = read_file(path, TEXT_LIMIT).decode()
+    except UnicodeDecodeError as e:
+        raise ParseError(f"no UTF-8 text: {e.reason} at byte {e.start}", where=str(path)) from None
+    side = side_file(path)
+    tensors = unpack(read_file(side, DATA_LIMIT), str(side)) if side.exists() else None
+    s = Scanner(text, path.name)
+    header(s)
+    if s.peek_word() == "module":
+        return parse_module(text, tensors, path.name)
+    return parse_graph(text, tensors, path.name)
 
 
 def header(s: Scanner) -> None:

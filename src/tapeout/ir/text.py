@@ -11,7 +11,7 @@
     }
 
 What a text does not hold: `Graph.source` (a parsed graph with unbound dimensions infers its types anew when they are bound)
-and `Graph.origin`. Tensors of more than a few elements stand in a side file by hash (`ir.tape`).
+and `Graph.origin`. Tensors of more than a few elements stand in a side file by hash (`ir.side`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ import re
 from typing import TYPE_CHECKING
 
 from tapeout.ir.attribute import hash_of, is_inline, spell_op, spell_tensor, spell_type
+from tapeout.ir.graph import Module
 from tapeout.ir.literal import spell_name
+from tapeout.ir.side import pack, side_file
 from tapeout.ir.tensor import Tensor
+from tapeout.support.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
-    from tapeout.ir.graph import Graph, Module, Node, Value, Variable
+    from tapeout.ir.graph import Graph, Node, Value, Variable
     from tapeout.ir.op import Array
     from tapeout.support.loc import Loc
 
@@ -58,6 +62,23 @@ def print_module(module: Module) -> str:
         used = None if graph.variables == module.variables else graph.variables
         lines += [f"  {line}" for line in printer.graph(graph, (), used)]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def write_tape(path: Path, content: Graph | Module) -> None:
+    """Write a graph or module to `NAME.tape`, and its larger tensors to `NAME.tensors.safetensors`.
+
+    Each file is written whole or not at all, the tensors first. `ir.parse.read_tape` reads them back.
+
+    Raises:
+        TapeoutError: An attribute cannot be written as text.
+        DataError: A file cannot be written.
+    """
+    module = content if isinstance(content, Module) else Module("", content.variables, (content,))
+    text = print_module(content) if isinstance(content, Module) else print_graph(content)
+    tensors = tensors_of(module.graphs, module.variables)
+    if tensors:
+        write_atomic(side_file(path), pack(tensors))
+    write_atomic(path, text.encode())
 
 
 def tensors_of(graphs: Iterable[Graph], variables: Iterable[Variable]) -> dict[str, Array]:
