@@ -1,0 +1,1 @@
+"""What writes files for others to read: plain ONNX, and trained weights in the file they came from."""

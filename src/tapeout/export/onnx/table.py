@@ -1,0 +1,60 @@
+"""The table of spellings: how an operation that is not elementwise is written in ONNX operators.
+
+    @spells("transpose")
+    def transpose(w: Writer, node: Node, x: str) -> str:
+        return w.transpose(x, node.op.perm)
+
+Elementwise operations need no entry: their scalar body is their spelling (`scalars`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tapeout.export.onnx.scalars import OnnxScalars
+from tapeout.export.onnx.writer import Term, Writer
+from tapeout.ir.op import Elementwise
+from tapeout.support.errors import CompileError
+
+if TYPE_CHECKING:
+    from tapeout.ir.graph import Node
+
+Spelling = Callable[..., str]
+_TABLE: dict[str, Spelling] = {}
+
+
+def spells(name: str) -> Callable[[Spelling], Spelling]:
+    """Enter a function as the spelling of the operation with a name."""
+
+    def enter(spelling: Spelling) -> Spelling:
+        if name in _TABLE:
+            raise ValueError(f"two spellings of {name}")
+        _TABLE[name] = spelling
+        return spelling
+
+    return enter
+
+
+def spell(w: Writer, node: Node, operands: list[str]) -> str:
+    """Append the ONNX nodes of a primitive and return the name of its result.
+
+    Raises:
+        CompileError: The operation has no spelling.
+    """
+    import tapeout.export.onnx.spellings  # noqa: F401  (fills the table)
+
+    if node.op.name in _TABLE:
+        return _TABLE[node.op.name](w, node, *operands)
+    if isinstance(node.op, Elementwise):
+        terms = [Term(n, v.type.dtype) for n, v in zip(operands, node.operands, strict=True)]
+        made: Term = node.op.body(OnnxScalars(w), *terms)
+        return made.name
+    raise CompileError(f"{node.op.name} cannot be written as ONNX", where=str(node.loc))
+
+
+def spelled() -> list[str]:
+    """Return the names of the operations in the table."""
+    import tapeout.export.onnx.spellings  # noqa: F401
+
+    return sorted(_TABLE)

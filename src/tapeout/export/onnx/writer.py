@@ -1,0 +1,145 @@
+"""Collects the nodes and tensors of an ONNX graph that is being written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tapeout.ir import dtype as dt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import onnx
+
+    from tapeout.ir.dtype import DType
+    from tapeout.ir.op import Array
+    from tapeout.ir.type import TensorType
+
+ELEMENT_TYPES: dict[DType, int] = {
+    dt.f32: 1, dt.u8: 2, dt.i8: 3, dt.u16: 4, dt.i16: 5, dt.i32: 6, dt.i64: 7, dt.bool_: 9, dt.f16: 10, dt.f64: 11,
+    dt.u32: 12, dt.u64: 13, dt.bf16: 16,
+}  # fmt: skip
+"""TensorProto.DataType of each element type."""
+
+PLAIN_OPSET, BITCAST_OPSET = 18, 26
+"""The version of the operator set that is written, and that of graphs which reinterpret bits."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A named value of the ONNX graph with its element type."""
+
+    name: str
+    dtype: DType
+
+
+class Writer:
+    """The nodes and tensors written so far.
+
+    Attributes:
+        nodes: In the order in which they must run.
+        initializers: Constants, and initial values of variables.
+        opset: The version of the operator set that the nodes need.
+        label: The name of the node that is being spelled.
+    """
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        """Start an empty graph; names in `taken` are kept for inputs and outputs."""
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.opset = PLAIN_OPSET
+        self.label = ""
+        self._taken = dict.fromkeys(taken)
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that nothing has yet."""
+        while True:
+            name = f"{stem}{self._count}"
+            self._count += 1
+            if name not in self._taken:
+                return name
+
+    def emit(self, op_type: str, *inputs: str, **attributes: object) -> str:
+        """Append a node with one result and return the result's name."""
+        return self.emit_to(self.fresh("v"), op_type, *inputs, **attributes)
+
+    def emit_to(self, result: str, op_type: str, *inputs: str, **attributes: object) -> str:
+        """Append a node whose result has a name of its own."""
+        from onnx import helper
+
+        name = f"{self.label}/{op_type}_{len(self.nodes)}"
+        made = helper.make_node(op_type, list(inputs), [result], name=name)
+        made.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(attributes.items()))
+        self.nodes.append(made)
+        return result
+
+    def tensor(self, array: Array) -> str:
+        """Return the name of a constant; equal ones are stored once."""
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.fresh("c")
+            self.store(self._constants[key], array)
+        return self._constants[key]
+
+    def store(self, name: str, array: Array) -> None:
+        """Add an initializer under a name."""
+        self.initializers.append(tensor_proto(name, array))
+
+    def ints(self, numbers: Sequence[int]) -> str:
+        """Return a constant i64 vector."""
+        return self.tensor(np.array([int(n) for n in numbers], np.int64).reshape(-1))
+
+    def scalar(self, value: float, dtype: DType) -> str:
+        """Return a constant of rank 0."""
+        return self.tensor(np.array(value).astype(dtype.numpy))
+
+    def cast(self, x: str, dtype: DType) -> str:
+        """Return a value converted to another element type."""
+        return self.emit("Cast", x, to=ELEMENT_TYPES[dtype])
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """Return a value in another shape."""
+        # A 0 means "as it was" unless the attribute says otherwise.
+        zero = {"allowzero": 1} if 0 in shape else {}
+        return self.emit("Reshape", x, self.ints(shape), **zero)
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """Return a value with its dimensions in another order."""
+        if list(perm) == list(range(len(perm))):
+            return x
+        return self.emit("Transpose", x, perm=[int(p) for p in perm])
+
+    def narrow(self, x: str, axis: int, start: int, limit: int, step: int = 1) -> str:
+        """Return a part of a value along one axis."""
+        parts = (self.ints([n]) for n in (start, limit, axis, step))
+        return self.emit("Slice", x, *parts)
+
+
+def tensor_proto(name: str, array: Array) -> onnx.TensorProto:
+    """Return an array as a message, its bytes in row-major order, little-endian."""
+    import onnx
+
+    made = onnx.TensorProto()
+    made.name = name
+    made.dims.extend(int(n) for n in array.shape)
+    made.data_type = ELEMENT_TYPES[dt.from_numpy(array.dtype)]
+    made.raw_data = raw_bytes(array)
+    return made
+
+
+def raw_bytes(array: Array) -> bytes:
+    """Return an array's bytes in row-major order, little-endian."""
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def value_info(name: str, type_: TensorType) -> onnx.ValueInfoProto:
+    """Return the declaration of an input or an output."""
+    from onnx import helper
+
+    shape = [int(n) for n in type_.shape]
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype], shape)
