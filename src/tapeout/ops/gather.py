@@ -58,7 +58,7 @@ class Take(Pointwise):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's take."""
-        return np.take(arrays[0], arrays[1], axis=self.axis)
+        return np.asarray(np.take(arrays[0], arrays[1], axis=self.axis))
 
     def at(
         self,

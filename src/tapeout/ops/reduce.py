@@ -305,7 +305,9 @@ class CumSum(Reduction):
         """Return the running sums."""
         x = np.flip(arrays[0], self.axis) if self.reverse else arrays[0]
         y = np.cumsum(x, axis=self.axis, dtype=x.dtype)
-        y = y - x if self.exclusive else y
+        if self.exclusive and x.shape[self.axis]:
+            y = np.roll(y, 1, self.axis)
+            y[(slice(None),) * self.axis + (0,)] = 0
         return np.flip(y, self.axis) if self.reverse else y
 
     def reduced(self, *types: TensorType) -> Shape:

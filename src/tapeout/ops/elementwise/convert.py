@@ -8,6 +8,7 @@ import numpy as np
 
 from tapeout.ir.dtype import DType, bool_
 from tapeout.ir.op import Unary, register
+from tapeout.ops.elementwise.base import rounded
 from tapeout.support.errors import NotDifferentiable, ShapeError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Cast(Unary):
             return np.asarray(x != 0)
         with np.errstate(all="ignore"):
             if self.dtype.is_float or x.dtype.kind in "iub":
-                return x.astype(self.dtype.numpy)
+                return rounded(x, self.dtype.numpy)
             return _truncate(x.astype(np.float64), self.dtype.numpy)
 
     def grad(self, dy: Sym, x: Sym, y: Sym) -> Sym | None:

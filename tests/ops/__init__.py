@@ -1,0 +1,1 @@
+"""Every operation against independent oracles: tables of cases times properties."""

@@ -1,0 +1,152 @@
+"""Rows of composites. Each is decomposed and run; the oracle is its own reference or a loop."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapeout.ir import dtype as dt
+from tapeout.ops.composite.loss import SoftmaxCrossEntropy
+from tapeout.ops.composite.pool import MaxPool
+from tapeout.ops.composite.softmax import LogSoftmax, LogSumExp, Softmax
+from tests.ops.cases import Case, Operand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapeout.ir.op import Array, Composite
+
+INF = math.inf
+FLOATS = (dt.f64, dt.f32, dt.bf16)
+
+
+def rows(op: Composite, shape: tuple[int, ...], function: Callable[[Array], Array], **more: Any) -> list[Case]:
+    """Return a row per float type; the oracle computes in f64."""
+
+    def expected(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(x.astype(np.float64))).astype(x.dtype)
+
+    return [
+        Case(op, (Operand(d, shape, **more),), "reduction", expected, at=False, order=0 if more else 2)
+        for d in FLOATS[: 2 if more else 3]
+    ]
+
+
+def naive_softmax(axis: int) -> Callable[[Array], Array]:
+    return lambda x: np.exp(x) / np.exp(x).sum(axis, keepdims=True)
+
+
+def log_sum(axes: tuple[int, ...]) -> Callable[[Array], Array]:
+    return lambda x: np.log(np.exp(x).sum(axes))
+
+
+BIG = (1000.0, 999.0, -1000.0, 998.0, -INF)
+
+SOFTMAX = [
+    *rows(Softmax(axis=1), (3, 5), naive_softmax(1)),
+    *rows(Softmax(axis=0), (4, 2, 2), naive_softmax(0)),
+    *rows(Softmax(axis=0), (4,), lambda x: np.full(4, np.nan), values=(-INF,) * 4),
+    *rows(
+        Softmax(axis=0),
+        (3,),
+        lambda x: np.array([1, math.exp(-1), 0]) / (1 + math.exp(-1)),
+        values=(1000.0, 999.0, -INF),
+    ),
+    *rows(LogSoftmax(axis=1), (3, 5), lambda x: np.log(naive_softmax(1)(x))),
+    *rows(
+        LogSoftmax(axis=0),
+        (3,),
+        lambda x: np.array([0, -1, -2000]) - math.log1p(math.exp(-1)),
+        values=(1000.0, 999.0, -1000.0),
+    ),
+    *rows(LogSumExp(axes=(1,)), (3, 5), log_sum((1,))),
+    *rows(LogSumExp(axes=(0, 2)), (2, 3, 2), log_sum((0, 2))),
+    *rows(LogSumExp(axes=()), (2, 3), lambda x: x),
+    *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(-INF), values=(-INF, -INF)),
+    *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(INF), values=(INF, 1.0)),
+    *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(1000 + math.log(2)), values=(1000.0, 1000.0)),
+]
+
+
+def loss(dtype: dt.DType, shape: tuple[int, ...], *, weight: bool = False, **attributes: Any) -> Case:
+    op = SoftmaxCrossEntropy(**attributes)
+    classes, outer = shape[-1], shape[:-1]
+    count = math.prod(outer)
+    labels = tuple(op.ignore_index if i == 1 and count > 1 else i * 7 % classes for i in range(count))
+    operands = [Operand(dtype, shape), Operand(dt.i64, outer, values=labels)]
+    if weight:
+        operands.append(Operand(dtype, (classes,), 0.5, 2.0))
+    return Case(op, tuple(operands), "reduction", op.reference, at=False)
+
+
+LOSSES = [
+    loss(dtype, shape, weight=weight, label_smoothing=smoothing, reduction=reduction, normalized=normalized)
+    for dtype in FLOATS
+    for shape in ((4, 5), (2, 3, 4))
+    for weight in (False, True)
+    for smoothing in (0.0, 0.1)
+    for reduction in ("mean", "sum")
+    for normalized in (False, True)
+] + [loss(dt.f64, (3,)), loss(dt.f64, (3, 4), ignore_index=2), loss(dt.f64, (3, 4), label_smoothing=1.0)]
+
+
+def pooled(op: MaxPool) -> Callable[[Array], tuple[Array, Array]]:
+    """Return the definition of pooling as a loop over the result."""
+
+    def run(x: Array) -> tuple[Array, Array]:
+        d = len(op.kernel)
+        counts = [
+            (x.shape[2 + i] + op.low[i] + op.high[i] - (op.kernel[i] - 1) * op.dilations[i] - 1)
+            // op.strides[i]
+            + 1
+            for i in range(d)
+        ]
+        y = np.empty((*x.shape[:2], *counts), x.dtype)
+        at = np.empty(y.shape, np.int32)
+        for place in np.ndindex(*y.shape):
+            best = None
+            for number, k in enumerate(np.ndindex(*op.kernel)):
+                p = [
+                    place[2 + i] * op.strides[i] + k[i] * op.dilations[i] - op.low[i]
+                    for i in range(d)
+                ]
+                if any(not 0 <= q < n for q, n in zip(p, x.shape[2:], strict=True)):
+                    continue
+                v = x[(*place[:2], *p)]
+                if best is None or v > best or (v != v and best == best):
+                    best, y[place], at[place] = v, v, number
+        return y, at
+
+    return run
+
+
+def pool(shape: tuple[int, ...], kernel: tuple[int, ...], **more: Any) -> list[Case]:
+    d = len(kernel)
+    rest = {"strides": kernel, "low": (0,) * d, "high": (0,) * d, "dilations": (1,) * d}
+    special = more.pop("special", ())
+    op = MaxPool(kernel=kernel, **{**rest, **more})
+    return [
+        Case(
+            op,
+            (Operand(t, shape, -9, 9, special=special if t.is_float else ()),),
+            "exact",
+            pooled(op),
+            order=0 if special else 1,
+            at=False,
+        )
+        for t in (dt.f64, dt.f32, dt.bf16, dt.i32)
+    ]
+
+
+POOLS = [
+    *pool((2, 3, 4, 6), (2, 2)),
+    *pool((1, 2, 5, 5), (3, 3), strides=(2, 2), low=(1, 1), high=(1, 1)),
+    *pool((1, 2, 7), (3,), strides=(1,), dilations=(2,)),
+    *pool((1, 2, 5, 4), (2, 3), strides=(2, 1), low=(0, 1), high=(1, 0)),
+    *pool((1, 1, 4, 4), (2, 2), special=(math.nan, 1, math.nan, 2, 3, -INF, 5)),
+]
+
+CASES = [*SOFTMAX, *LOSSES, *POOLS]
