@@ -27,12 +27,12 @@ class Finished:
 
 def finish(w: Writer, buffers: Sequence[Buffer], numerics: Numerics) -> Finished:
     """Return what the writer wrote as a kernel whose params are the buffers that it touches."""
-    params = tuple(
-        loops.Param(b.name, b.dtype, b.span, b.access, b.dtype.bytes)
-        for b in buffers
-        if b.name in w.used
-    )
-    kernel = named(loops.Kernel("k", params, _used(w.body, set()), numerics))
+    params = []
+    for b in buffers:
+        access = "r" * (b.name in w.read) + "w" * (b.name in w.written)
+        if access:
+            params.append(loops.Param(b.name, b.dtype, b.span, access, b.dtype.bytes))
+    kernel = named(loops.Kernel("k", tuple(params), _used(w.body, set()), numerics))
     return Finished(kernel, tuple(p.name for p in params))
 
 

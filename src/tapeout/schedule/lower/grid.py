@@ -12,7 +12,7 @@ from tapeout.ir.affine import Affine, Axis
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tapeout.kernel.loops import Expr
+    from tapeout.kernel.loops import Expr, LoopKind
     from tapeout.schedule.lower.writer import Writer
 
 TASK_WORK = 32 * 1024
@@ -108,7 +108,9 @@ def open_chunk(w: Writer, axis: Axis, task: Task) -> Iterator[Affine]:
 
 
 @contextmanager
-def open_loops(w: Writer, axes: Sequence[Axis]) -> Iterator[dict[Axis, Affine]]:
+def open_loops(
+    w: Writer, axes: Sequence[Axis], kind: LoopKind = "serial"
+) -> Iterator[dict[Axis, Affine]]:
     """Open plain loops, outermost first."""
     with ExitStack() as stack:
-        yield {a: stack.enter_context(w.loop(a.extent)) for a in axes}
+        yield {a: stack.enter_context(w.loop(a.extent, kind)) for a in axes}

@@ -11,10 +11,11 @@ from tapeout.kernel.compute import (
     ScatterKernel,
 )
 from tapeout.kernel.target import Target
+from tapeout.schedule.lower.contract.lower import no_columns, plan_contraction
 from tapeout.schedule.lower.cost import bytes_of, flops_of, scatter_cost
 from tapeout.schedule.lower.empty import is_empty, without_empty
 from tapeout.schedule.lower.loop import lower_loop
-from tapeout.schedule.lower.result import Lowered, LoweredLaunch
+from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 from tapeout.schedule.lower.scatter import lower_scatter
 
 
@@ -30,8 +31,24 @@ def lower(kernel: Kernel, target: Target) -> Lowered:
     """
     if isinstance(kernel, ScatterKernel):
         return _scatter(kernel)
-    loop = as_loop(kernel) if isinstance(kernel, ContractionKernel) else kernel
-    return _loop(loop, target)
+    if isinstance(kernel, LoopKernel):
+        return _loop(kernel, target)
+    if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
+        return _loop(as_loop(kernel), target)
+    return _contraction(kernel, target)
+
+
+def _contraction(kernel: ContractionKernel, target: Target) -> Lowered:
+    plan = plan_contraction(kernel, target, "scratch")
+    launches: list[LoweredLaunch] = []
+    for step in plan.steps:
+        for before in step.kernels:
+            launches += _loop(before, target).launches
+    done = plan.lower(target)
+    loop = as_loop(kernel)
+    launches.append(LoweredLaunch(done.kernel, done.args, flops_of(loop), bytes_of(loop)))
+    scratch = (Scratch(s.buffer.name, s.buffer.dtype, s.buffer.span) for s in plan.steps)
+    return Lowered(tuple(launches), tuple(scratch))
 
 
 def _scatter(kernel: ScatterKernel) -> Lowered:

@@ -48,7 +48,8 @@ class Writer:
         self._depth: dict[str, int] = {}
         self._floor = 0
         self._count = 0
-        self.used: dict[str, None] = {}
+        self.read: dict[str, None] = {}
+        self.written: dict[str, None] = {}
 
     @property
     def body(self) -> tuple[Stmt, ...]:
@@ -106,7 +107,7 @@ class Writer:
         mask: Expr | None = None,
     ) -> None:
         """Write a value."""
-        self.used[buffer] = None
+        self.written[buffer] = None
         partial = None if active is None or active >= value.lanes else active
         self._push(loops.Store(buffer, index, value, partial, mask))
 
@@ -194,7 +195,7 @@ class Writer:
         other: float = 0,
     ) -> Expr:
         """Return elements of a buffer."""
-        self.used[buffer] = None
+        self.read[buffer] = None
         partial = None if active is None or active >= lanes else active
         expr = loops.Load(dtype, lanes, buffer, index, partial, mask, other)
         if buffer not in self._readonly:

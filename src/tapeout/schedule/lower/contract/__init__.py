@@ -1,0 +1,1 @@
+"""Contractions: register tiles, packed panels, splits of k."""

@@ -1,0 +1,124 @@
+"""Blocks of a contraction: steps of k that a panel keeps in the first-level cache, panels and row tiles of one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Axis
+from tapeout.schedule.lower.contract.tiles import Tiling, width
+from tapeout.schedule.lower.grid import Grid, plan_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tapeout.schedule.lower.contract.product import Product
+
+K_BLOCK = 256
+K_WHOLE = 400
+"""A sum of at most this many steps is one block."""
+
+LOCAL_BYTES = 40 * 1024
+_LEAST, _MOST = 64 * 1024, 4 * 1024 * 1024
+_PANELS = 8
+_ROW_TILES = 8
+
+
+@dataclass(frozen=True)
+class KBlocks:
+    """How a sum is cut: loops over `outer`, then chunks of `cut`, and inside a block the rest of `cut` and the axes `inner`.
+
+    Attributes:
+        outer: Axes that blocks run over one step at a time.
+        cut: The axis that is cut into chunks; None if the whole sum is one block.
+        chunk: Steps of `cut` in one block; the last one may have fewer.
+        inner: Axes wholly inside a block.
+    """
+
+    outer: tuple[Axis, ...]
+    cut: Axis | None
+    chunk: int
+    inner: tuple[Axis, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is just one block."""
+        return self.cut is None
+
+    @property
+    def steps(self) -> int:
+        """Most steps of one block."""
+        return self.chunk * prod(a.extent for a in self.inner)
+
+
+def k_blocks(k: Sequence[Axis]) -> KBlocks:
+    """Return the blocks of a sum over axes, outermost first."""
+    if prod(a.extent for a in k) <= K_WHOLE:
+        return KBlocks((), None, 1, tuple(k))
+    inner = 1
+    for n in range(len(k) - 1, -1, -1):
+        if inner * k[n].extent > K_BLOCK:
+            break
+        inner *= k[n].extent
+    extent = k[n].extent
+    count = -(-extent // max(1, K_BLOCK // inner))
+    return KBlocks(tuple(k[:n]), k[n], -(-extent // count), tuple(k[n + 1 :]))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The whole plan.
+
+    Attributes:
+        k: Blocks of the sum.
+        panels: Whole panels of one block of panels.
+        panel_axis: Runs over blocks of panels.
+        tile_axis: Runs over whole row tiles.
+        axes: What the grid is cut from: batch, outer columns, blocks of panels, outer rows, row tiles.
+        grid: The tasks.
+    """
+
+    k: KBlocks
+    panels: int
+    panel_axis: Axis
+    tile_axis: Axis
+    axes: tuple[Axis, ...]
+    grid: Grid
+
+    @property
+    def row_axes(self) -> int:
+        """The number of the first axis that belongs to rows."""
+        return self.axes.index(self.panel_axis) + 1
+
+
+def plan_blocks(product: Product, tiling: Tiling) -> Blocks:
+    """Return blocks and tasks. They change no rounding: each sum is taken in one order."""
+    element = product.accumulate.bytes
+    k = k_blocks(product.k)
+    unit = tiling.rows.size * width(min(tiling.panel, product.cols[-1].extent), element)
+    work = float(unit * product.steps)
+    outer = prod(a.extent for a in (*product.batch, *product.cols[:-1]))
+    tiles = prod(a.extent for a in product.rows[:-1]) * tiling.rows.tiles
+    total = work * tiles * tiling.all_panels * outer
+    least = min(max(total / 16, _LEAST), _MOST)
+    panels = min(_PANELS, max(tiling.panels, 1))
+    while panels > 1 and work * panels * min(_ROW_TILES, tiles) > least:
+        panels //= 2
+    if not k.whole:
+        room = LOCAL_BYTES // (unit * element) // (panels + 1)
+        least = min(least, work * panels * max(room - len(tiling.rows.rest), 1))
+    return _with_grid(product, tiling, k, panels, work * panels, least)
+
+
+def _with_grid(
+    product: Product, tiling: Tiling, k: KBlocks, panels: int, work: float, least: float
+) -> Blocks:
+    count = max(1, -(-tiling.panels // panels))
+    panel_axis = Axis("panels", count)
+    tile_axis = Axis("tiles", tiling.rows.whole)
+    axes = [*product.batch, *product.cols[:-1], panel_axis, *product.rows[:-1]]
+    if tiling.rows.whole:
+        axes.append(tile_axis)
+    grid = plan_grid([a.extent for a in axes], work, least)
+    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), grid)

@@ -1,0 +1,427 @@
+"""Writes a contraction as loops: blocks of tasks, panels, row tiles, and the tile itself.
+
+    for task (grid): for panel of the task: for row tile of the task:      accumulators := 0
+        for step of k: vectors of b; for row: accumulators += a * b        the tile
+        for row: stages of the epilogue on the accumulators
+
+A sum that is cut into blocks keeps its accumulators in a local buffer between them; a row operand that cannot be loaded plainly is
+evaluated into a local buffer, tile by tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis
+from tapeout.kernel.compute import Numerics
+from tapeout.schedule.lower.choose import VECTOR_BYTES, lanes_for
+from tapeout.schedule.lower.contract.blocks import Blocks
+from tapeout.schedule.lower.contract.prepare import as_load, flat
+from tapeout.schedule.lower.contract.tiles import Tiling, Vector, vectors, width
+from tapeout.schedule.lower.finish import Finished, finish
+from tapeout.schedule.lower.grid import Task, open_chunk, open_grid, open_loops
+from tapeout.schedule.lower.values import Place, Values
+from tapeout.schedule.lower.writer import Writer
+
+if TYPE_CHECKING:
+    from tapeout.kernel.loops import Expr
+    from tapeout.schedule.lower.contract.product import Product
+
+Bind = dict[Axis, Affine]
+
+UNROLLED_STEPS = 8
+"""Innermost axes of k with at most this many points together are written without a loop."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One row tile: rows `start .. start+size-1` of the last row axis, the `number`th of its task."""
+
+    bind: Bind
+    start: Affine
+    size: int
+    number: Affine
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: columns `start ..` of the last column axis, the `number`th of its block."""
+
+    bind: Bind
+    start: Affine
+    vectors: tuple[Vector, ...]
+    number: Affine
+
+
+@dataclass(frozen=True)
+class KBlock:
+    """One block of the sum: the axes outside it, where the cut axis starts, and how many steps of that it has."""
+
+    bind: Bind
+    base: Affine
+    stop: Expr | None
+
+
+class ContractionLowering:
+    """Lowers one contraction that is ready: `b` loads plainly; `a` does, or is evaluated into a local buffer.
+
+    Args:
+        product: What to compute.
+        tiling: Its register tiles.
+        blocks: Its tasks.
+        local: Whether `a` goes through a local buffer.
+        fma: Whether to fuse multiply and add.
+    """
+
+    def __init__(
+        self, product: Product, tiling: Tiling, blocks: Blocks, local: bool, fma: bool
+    ) -> None:
+        self.p, self.t, self.blocks, self.local, self.fma = product, tiling, blocks, local, fma
+        written = {s.buffer for s in product.stages}
+        self.w = Writer([b.name for b in product.buffers if b.name not in written])
+        self.values = Values(self.w, product.by_name)
+        self.element = product.accumulate.bytes
+        self.row, self.column = product.rows[-1], product.cols[-1]
+        self.b = as_load(product.b)
+        self.b_place = product.place(self.b)
+        self.a_place = Affine() if local else product.place(as_load(product.a))
+        self.wide = width(min(tiling.panel, self.column.extent), self.element)
+        self.a_panel = self.sums = ""
+
+    def lower(self) -> Finished:
+        """Return the kernel in loops."""
+        blocks = self.blocks
+        with open_grid(self.w, blocks.axes, blocks.grid) as task, ExitStack() as stack:
+            bind = dict(task.bind)
+            first = blocks.row_axes
+            for n in range(blocks.grid.axis, first):
+                axis = blocks.axes[n]
+                cut = n == blocks.grid.axis
+                loop = open_chunk(self.w, axis, task) if cut else self.w.loop(axis.extent)
+                bind[axis] = stack.enter_context(loop)
+            self.task, self.bind = task, bind
+            self._allocate()
+            self._task()
+        extra = {} if blocks.k.whole else {"k_block": blocks.k.steps}
+        return finish(self.w, self.p.buffers, Numerics(extra=extra))
+
+    # -- one task -----------------------------------------------------------------------------------
+
+    def _task(self) -> None:
+        if self.local:
+            self._rows(self._tile_of_all_panels)
+        elif self.blocks.k.whole:
+            self._panels(
+                lambda p: self._rows(lambda t: self._at_once(t, p, KBlock({}, Affine(), None)))
+            )
+        else:
+            self._panels(lambda p: self._rows(lambda t: self._clear(t, p)))
+            self._k(lambda k: self._panels(lambda p: self._rows(lambda t: self._part(t, p, k))))
+            self._panels(lambda p: self._rows(lambda t: self._end(t, p)))
+
+    def _tile_of_all_panels(self, tile: Tile) -> None:
+        """Write one row tile whose operand goes through the local buffer."""
+        if self.blocks.k.whole:
+            block = KBlock({}, Affine(), None)
+            self._evaluate_rows(tile, block)
+            self._panels(lambda p: self._at_once(tile, p, block))
+            return
+        here = replace(tile, number=Affine())
+        self._panels(lambda p: self._clear(here, p))
+
+        def block_of_k(k: KBlock) -> None:
+            self._evaluate_rows(tile, k)
+            self._panels(lambda p: self._part(here, p, k))
+
+        self._k(block_of_k)
+        self._panels(lambda p: self._end(here, p))
+
+    def _allocate(self) -> None:
+        """Make the local buffers of a task."""
+        k = self.blocks.k
+        size = self.t.rows.size if self.t.rows.whole else max(self.t.rows.rest)
+        if self.local:
+            steps = k.steps if not k.whole else self.p.steps
+            self.a_panel = self.w.alloc(self.p.accumulate, 1, size * steps, "local")
+        if not k.whole:
+            panels = self.blocks.panels + (self.t.rest > 0)
+            tiles = 1 if self.local else self._tiles_in_task()
+            count = tiles * panels * size * self.wide
+            self.sums = self.w.alloc(self.p.accumulate, 1, count, "local")
+            self.sum_strides = (panels * size * self.wide, size * self.wide)
+
+    def _tiles_in_task(self) -> int:
+        grid, first = self.blocks.grid, self.blocks.row_axes
+        axes = self.blocks.axes
+        tiles = self.t.rows.tiles
+        for n in range(first, len(axes)):
+            if axes[n] == self.blocks.tile_axis:
+                return grid.chunk + len(self.t.rows.rest) if n == grid.axis else tiles
+            if n >= grid.axis:
+                tiles *= grid.chunk if n == grid.axis else axes[n].extent
+        return tiles
+
+    # -- loops --------------------------------------------------------------------------------------
+
+    def _rows(self, visit: Callable[[Tile], None]) -> None:
+        """Write the row tiles of a task."""
+        grid, axes = self.blocks.grid, self.blocks.axes
+        bind = dict(self.bind)
+        number = Affine()
+        with ExitStack() as stack:
+            for n, axis in enumerate(axes):
+                if n < self.blocks.row_axes or n < grid.axis or axis == self.blocks.tile_axis:
+                    continue
+                number, bind[axis] = self._open(stack, n, number)
+            self._tiles(bind, number, visit)
+
+    def _open(self, stack: ExitStack, n: int, number: Affine) -> tuple[Affine, Affine]:
+        """Open the loop over row axis `n` in a task; return the number of the present point in it, and the point."""
+        axis, grid = self.blocks.axes[n], self.blocks.grid
+        if n == grid.axis:
+            at = stack.enter_context(open_chunk(self.w, axis, self.task))
+            return number * grid.chunk + (at - self.task.base), at
+        at = stack.enter_context(self.w.loop(axis.extent))
+        return number * axis.extent + at, at
+
+    def _tiles(self, bind: Bind, number: Affine, visit: Callable[[Tile], None]) -> None:
+        """Write the tiles along the last row axis: whole ones, then the rest."""
+        rows, axis = self.t.rows, self.blocks.tile_axis
+        last_axis = len(self.blocks.axes) - 1
+        cut = rows.whole > 0 and self.blocks.grid.axis == last_axis
+        if cut and last_axis >= self.blocks.row_axes:
+            in_task, last = self.blocks.grid.chunk, self.task.last(self.w)
+            first = number * (in_task + len(rows.rest))
+            with open_chunk(self.w, axis, self.task) as t:
+                visit(Tile(bind, t * rows.size, rows.size, first + (t - self.task.base)))
+        else:
+            in_task, last = rows.whole, None
+            first = number * rows.tiles
+            if rows.whole:
+                with self.w.loop(rows.whole) as t:
+                    visit(Tile(bind, t * rows.size, rows.size, first + t))
+        with ExitStack() as stack:
+            if rows.rest and last is not None:
+                stack.enter_context(self.w.when(last))
+            start = rows.whole * rows.size
+            for n, size in enumerate(rows.rest):
+                visit(Tile(bind, Affine((), start), size, first + in_task + n))
+                start += size
+
+    def _panels(self, visit: Callable[[Panel], None]) -> None:
+        """Write the panels of a block: whole ones, then the narrower one at the very end."""
+        t, many = self.t, self.blocks.panels
+        block = self.bind[self.blocks.panel_axis]
+        if t.panels:
+            stop = None
+            if t.panels % many and t.panels > many:
+                left = self.w.named(self.w.index(Affine((), t.panels) - block * many))
+                stop = self.w.apply("min", left, self.w.i64(many))
+            with self.w.loop(min(many, t.panels), stop=stop) as i:
+                start = (block * many + i) * t.panel
+                visit(Panel(self.bind, start, vectors(t.panel, self.element), i))
+        if not t.rest:
+            return
+        with ExitStack() as stack:
+            if not block.is_constant:
+                end = self.w.i64(self.blocks.panel_axis.extent - 1)
+                last = self.w.apply("eq", self.w.named(self.w.index(block)), end)
+                stack.enter_context(self.w.when(last))
+            start = Affine((), t.panels * t.panel)
+            visit(Panel(self.bind, start, vectors(t.rest, self.element), Affine((), many)))
+
+    def _k(self, visit: Callable[[KBlock], None]) -> None:
+        """Write the blocks of the sum."""
+        k = self.blocks.k
+        assert k.cut is not None
+        with open_loops(self.w, k.outer) as bind:
+            with self.w.loop(-(-k.cut.extent // k.chunk)) as i:
+                stop = None
+                if k.cut.extent % k.chunk:
+                    left = self.w.named(self.w.index(Affine((), k.cut.extent) - i * k.chunk))
+                    stop = self.w.apply("min", left, self.w.i64(k.chunk))
+                visit(KBlock(bind, i * k.chunk, stop))
+
+    def _steps(self, k: KBlock, visit: Callable[[Bind], None]) -> None:
+        """Write the steps of one block of the sum; the innermost ones without a loop if they are few."""
+        axes = list(self.blocks.k.inner)
+        few = 1
+        unrolled: list[Axis] = []
+        while axes and few * axes[-1].extent <= UNROLLED_STEPS:
+            few *= axes[-1].extent
+            unrolled.insert(0, axes.pop())
+        with ExitStack() as stack:
+            bind = dict(k.bind)
+            if self.blocks.k.cut is not None:
+                at = stack.enter_context(self.w.loop(self.blocks.k.chunk, stop=k.stop))
+                bind[self.blocks.k.cut] = k.base + at
+            bind |= stack.enter_context(open_loops(self.w, axes))
+            bind |= stack.enter_context(open_loops(self.w, unrolled, "unroll"))
+            visit(bind)
+
+    # -- one tile -----------------------------------------------------------------------------------
+
+    def _at_once(self, tile: Tile, panel: Panel, k: KBlock) -> None:
+        sums = self._registers(tile, panel)
+        self._zero(tile, panel, sums)
+        self._add(tile, panel, k, sums)
+        self._epilogue(tile, panel, sums)
+
+    def _clear(self, tile: Tile, panel: Panel) -> None:
+        with self.w.loop(tile.size) as r:
+            for v in panel.vectors:
+                zero = self.w.const(0, self.p.accumulate, v.lanes)
+                self.w.store(self.sums, self._sum_index(tile, panel, v, r), zero)
+
+    def _part(self, tile: Tile, panel: Panel, k: KBlock) -> None:
+        sums = self._registers(tile, panel)
+        self._fetch(tile, panel, sums)
+        self._add(tile, panel, k, sums)
+        with self.w.loop(tile.size, "unroll") as r:
+            for name, v in zip(sums, panel.vectors, strict=True):
+                found = self._get(name, r, v)
+                self.w.store(self.sums, self._sum_index(tile, panel, v, r), found)
+
+    def _end(self, tile: Tile, panel: Panel) -> None:
+        sums = self._registers(tile, panel)
+        self._fetch(tile, panel, sums)
+        self._epilogue(tile, panel, sums)
+
+    def _registers(self, tile: Tile, panel: Panel) -> list[str]:
+        return [
+            self.w.alloc(self.p.accumulate, v.lanes, tile.size, "register") for v in panel.vectors
+        ]
+
+    def _zero(self, tile: Tile, panel: Panel, sums: list[str]) -> None:
+        with self.w.loop(tile.size, "unroll") as r:
+            for name, v in zip(sums, panel.vectors, strict=True):
+                self.w.store(name, self.w.index(r), self.w.const(0, self.p.accumulate, v.lanes))
+
+    def _fetch(self, tile: Tile, panel: Panel, sums: list[str]) -> None:
+        with self.w.loop(tile.size, "unroll") as r:
+            for name, v in zip(sums, panel.vectors, strict=True):
+                at = self._sum_index(tile, panel, v, r)
+                found = self.w.load(self.sums, self.p.accumulate, at, v.lanes)
+                self.w.store(name, self.w.index(r), found)
+
+    def _sum_index(self, tile: Tile, panel: Panel, v: Vector, r: Affine) -> Expr:
+        by_tile, by_panel = self.sum_strides
+        at = tile.number * by_tile + panel.number * by_panel + r * self.wide + v.start
+        return self.w.index(at)
+
+    def _get(self, name: str, r: Affine, v: Vector) -> Expr:
+        return self.w.load(name, self.p.accumulate, self.w.index(r), v.lanes)
+
+    def _add(self, tile: Tile, panel: Panel, k: KBlock, sums: list[str]) -> None:
+        """Add the products of one block of the sum to the accumulators."""
+
+        def step(bind: Bind) -> None:
+            columns = [self._b(panel, v, bind) for v in panel.vectors]
+            with self.w.loop(tile.size, "unroll") as r:
+                a = self._a(tile, r, k, bind)
+                for name, v, b in zip(sums, panel.vectors, columns, strict=True):
+                    total = self._multiply_add(a, b, self._get(name, r, v))
+                    self.w.store(name, self.w.index(r), total)
+
+        self._steps(k, step)
+
+    def _multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        if self.fma and self.p.accumulate.is_float:
+            return self.w.apply("fma", a, b, total)
+        return self.w.apply("add", total, self.w.apply("mul", a, b))
+
+    def _b(self, panel: Panel, v: Vector, k: Bind) -> Expr:
+        at = self.b_place.substitute({**panel.bind, **k, self.column: panel.start + v.start})
+        used = v.used if self.b_is_bare else None
+        return self.w.load(self.b.buffer, self.b.dtype, self.w.index(at), v.lanes, used)
+
+    @property
+    def b_is_bare(self) -> bool:
+        """Whether lanes beyond the columns may lie outside the buffer: packed panels are filled up."""
+        return self.b_place.coefficient(self.column) == 1
+
+    def _a(self, tile: Tile, r: Affine, k: KBlock, bind: Bind) -> Expr:
+        if self.local:
+            at = r * self._local_steps() + self._local_step(k, bind)
+            return self.w.load(self.a_panel, self.p.accumulate, self.w.index(at))
+        load = as_load(self.p.a)
+        at = self.a_place.substitute({**tile.bind, **bind, self.row: tile.start + r})
+        return self.w.load(load.buffer, load.dtype, self.w.index(at))
+
+    # -- the local row operand ----------------------------------------------------------------------
+
+    def _local_steps(self) -> int:
+        return self.p.steps if self.blocks.k.whole else self.blocks.k.steps
+
+    def _local_step(self, k: KBlock, bind: Bind) -> Affine:
+        """Return the number of a step in its block."""
+        cut = self.blocks.k.cut
+        axes = self.blocks.k.inner
+        at = flat(axes).substitute(bind)
+        if cut is not None:
+            at = at + (bind[cut] - k.base) * prod(a.extent for a in axes)
+        return at
+
+    def _evaluate_rows(self, tile: Tile, k: KBlock) -> None:
+        """Evaluate the rows of a tile for one block of the sum into the local buffer."""
+        axes = list(self.blocks.k.inner)
+        with self.w.loop(tile.size) as r, ExitStack() as stack:
+            bind = {**tile.bind, **k.bind, self.row: tile.start + r}
+            if self.blocks.k.cut is not None:
+                at = stack.enter_context(self.w.loop(self.blocks.k.chunk, stop=k.stop))
+                bind[self.blocks.k.cut] = k.base + at
+            across = axes.pop() if axes else None
+            bind |= stack.enter_context(open_loops(self.w, axes))
+            self._evaluate_line(r, k, bind, across)
+
+    def _evaluate_line(self, r: Affine, k: KBlock, bind: Bind, across: Axis | None) -> None:
+        if across is None:
+            self._evaluate(r, k, Place(bind))
+            return
+        most = lanes_for(across.extent, VECTOR_BYTES // self.element)
+        whole, rest = divmod(across.extent, most)
+        if whole:
+            with self.w.loop(whole) as i:
+                self._evaluate_vector(r, k, bind, across, i * most, most)
+        if rest:
+            self._evaluate_vector(r, k, bind, across, Affine((), whole * most), rest)
+
+    def _evaluate_vector(
+        self, r: Affine, k: KBlock, bind: Bind, across: Axis, start: Affine, used: int
+    ) -> None:
+        lanes = 1 << (used - 1).bit_length()
+        if lanes == 1:
+            self._evaluate(r, k, Place({**bind, across: start}))
+            return
+        lane = Axis("lane", used)
+        self._evaluate(r, k, Place({**bind, across: start + lane}, lanes, lane))
+
+    def _evaluate(self, r: Affine, k: KBlock, place: Place) -> None:
+        value = self.w.cast(self.values.value(self.p.a, place), self.p.accumulate)
+        bind = dict(place.bind)
+        at = r * self._local_steps() + self._local_step(k, bind)
+        if place.lane is not None:
+            at = at - Affine.of(place.lane)
+        value = self.w.splat(value, place.lanes)
+        self.w.store(self.a_panel, self.w.index(at), value, place.active)
+
+    # -- the epilogue -------------------------------------------------------------------------------
+
+    def _epilogue(self, tile: Tile, panel: Panel, sums: list[str]) -> None:
+        with self.w.loop(tile.size, "unroll") as r:
+            for name, v in zip(sums, panel.vectors, strict=True):
+                temps = {"acc": self._get(name, r, v)}
+                bind = {**panel.bind, **tile.bind, self.row: tile.start + r}
+                column = panel.start + v.start
+                if v.lanes == 1:
+                    place = Place({**bind, self.column: column}, temps=temps)
+                else:
+                    lane = Axis("lane", v.used)
+                    bind[self.column] = column + lane
+                    place = Place(bind, v.lanes, lane, temps)
+                for stage in self.p.stages:
+                    self.values.store(stage, self.values.value(stage.value, place), place)

@@ -1,0 +1,160 @@
+"""Chooses how a contraction runs, and lowers it: operands made ready, then the tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis
+from tapeout.kernel.compute import ContractionKernel
+from tapeout.schedule.lower.contract.blocks import plan_blocks
+from tapeout.schedule.lower.contract.emit import ContractionLowering
+from tapeout.schedule.lower.contract.prepare import (
+    Step,
+    as_load,
+    evaluate_rows,
+    halo,
+    is_plain,
+    pack_columns,
+    pack_rows,
+)
+from tapeout.schedule.lower.contract.product import Product, merge, oriented, sort_roles
+from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
+from tapeout.schedule.lower.cost import touched
+from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.lower.finish import Finished
+
+if TYPE_CHECKING:
+    from tapeout.kernel.target import Target
+
+_COPY, _TRANSPOSE, _EVALUATE, _SCATTER = 0.3, 0.8, 1.5, 1.5
+"""Estimated cycles per element of packing, of packing across memory order, of evaluating locally, of storing lane by lane."""
+
+_DIRECT_STEPS = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run a contraction.
+
+    Attributes:
+        product: Ready for the tiles: `b` loads plainly, `a` does unless `local`.
+        tiling: Its tiles.
+        steps: Launches that make the operands ready, in order.
+        local: Whether `a` is evaluated into a local buffer, tile by tile.
+        cycles: Estimated cost.
+    """
+
+    product: Product
+    tiling: Tiling
+    steps: tuple[Step, ...]
+    local: bool
+    cycles: float
+
+    def lower(self, target: Target) -> Finished:
+        """Return the last kernel in loops."""
+        blocks = plan_blocks(self.product, self.tiling)
+        fma = target.fma
+        return ContractionLowering(self.product, self.tiling, blocks, self.local, fma).lower()
+
+
+def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> Plan:
+    """Return the cheaper of both orientations. The kernel has rows and columns, and no empty axis."""
+    plans = [_Planner(oriented(kernel, swap), target, prefix).plan() for swap in (False, True)]
+    return min(plans, key=lambda p: p.cycles)
+
+
+class _Planner:
+    """Plans one orientation."""
+
+    def __init__(self, product: Product, target: Target, prefix: str) -> None:
+        self.product, self.target, self.prefix = product, target, prefix
+        self.steps: list[Step] = []
+        self.cycles = 0.0
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        if not self._plain_a:
+            self._use("a", halo(self.product, self.product.a, self._name()), _TRANSPOSE)
+        self.product = merge(sort_roles(self.product))
+        p = self.product
+        rows, columns = p.rows[-1].extent, p.cols[-1].extent
+        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes)
+        outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
+        self.cycles += tiling.cycles * p.steps * outer
+        self._count_stores()
+        self._ready_a(tiling)
+        self._ready_b(tiling)
+        local = not self._plain_a
+        if local:
+            self.cycles += _EVALUATE * p.steps * prod(a.extent for a in (*p.batch, *p.rows))
+        return Plan(merge(self.product), tiling, tuple(self.steps), local, self.cycles)
+
+    @property
+    def _plain_a(self) -> bool:
+        return is_plain(self.product.a, self.product.accumulate)
+
+    def _name(self) -> str:
+        return f"{self.prefix}{len(self.steps)}"
+
+    def _use(self, side: str, step: Step | None, cycles: float) -> None:
+        """Read an operand from a scratch buffer from now on."""
+        if step is None:
+            return
+        buffers = (*self.product.buffers, replace(step.buffer, access="r"))
+        read = {"a": step.read} if side == "a" else {"b": step.read}
+        self.product = replace(self.product, buffers=buffers, **read)
+        self.steps.append(step)
+        self.cycles += cycles * prod(step.buffer.shape)
+
+    def _count_stores(self) -> None:
+        p = self.product
+        points = prod(a.extent for a in (*p.batch, *p.rows, *p.cols))
+        if p.store_place().coefficient(p.cols[-1]) != 1:
+            self.cycles += _SCATTER * points
+
+    def _ready_a(self, tiling: Tiling) -> None:
+        p = self.product
+        columns = prod(a.extent for a in p.cols)
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
+        size = tiling.rows.size
+        if self._plain_a:
+            at = p.place(as_load(p.a))
+            # Rows side by side and steps of k far apart: every step would touch a cache line for a few bytes.
+            apart = at.coefficient(p.rows[-1]) == 1 and _stride(at, p.k) * p.accumulate.bytes >= 256
+            once = 2 * touched(as_load(p.a), p.by_name) >= products
+            if apart and once and columns >= 48:
+                self._use("a", pack_rows(p, size, self._name()), _COPY)
+            return
+        reads = [touched(e, p.by_name) for e in loads(p.a)]
+        if 2 * max(reads, default=1) < products:
+            return
+        unit = any(p.place(e).coefficient(a) == 1 for e in loads(p.a) for a in p.k)
+        step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
+        self._use("a", step, _COPY)
+
+    def _ready_b(self, tiling: Tiling) -> None:
+        p = self.product
+        rows = prod(a.extent for a in p.rows)
+        column = p.cols[-1]
+        if is_plain(p.b, p.accumulate):
+            at = p.place(as_load(p.b))
+            unit = at.is_linear and at.coefficient(column) == 1
+            far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
+            if unit and (rows < 48 or not (far or p.steps > _DIRECT_STEPS)):
+                return
+            cycles = _COPY if unit else _TRANSPOSE
+        else:
+            cycles = _TRANSPOSE
+        self._use("b", pack_columns(p, tiling, self._name()), cycles)
+
+
+def _stride(at: Affine, k: tuple[Axis, ...]) -> int:
+    """Return the elements from one step of k to the next."""
+    return abs(at.coefficient(k[-1])) if k else 0
+
+
+def no_columns(kernel: ContractionKernel) -> bool:
+    """Return whether one side has a single point: then it is a plain reduction of rows."""
+    return any(prod(a.extent for a in axes) == 1 for axes in (kernel.m, kernel.n))

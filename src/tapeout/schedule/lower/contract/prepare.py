@@ -1,0 +1,197 @@
+"""Operands made ready for the tiles by launches of their own: halos, evaluated prologues, packed panels.
+
+Each of these is a loop kernel that writes a scratch buffer; the contraction then loads plainly from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis, Guard, guards
+from tapeout.kernel.compute import Buffer, Expr, ExprBuilder, Load, LoopKernel, Store
+from tapeout.schedule.lower.exprs import Index, Rewriter, axes_of, loads, postorder, shared_load
+from tapeout.schedule.lower.contract.tiles import Tiling, width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tapeout.ir.dtype import DType
+    from tapeout.schedule.lower.contract.product import Product
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scratch buffer, the kernels that fill it, and the expression that reads it."""
+
+    buffer: Buffer
+    kernels: tuple[LoopKernel, ...]
+    read: Expr
+
+
+def is_plain(e: Expr, dtype: DType) -> bool:
+    """Return whether an operand is a load of the right type that always succeeds."""
+    return (
+        isinstance(e, Load)
+        and not e.where
+        and e.dtype == dtype
+        and all(isinstance(i, Affine) for i in e.index)
+    )
+
+
+def as_load(e: Expr) -> Load:
+    """Return a plain operand."""
+    assert isinstance(e, Load)
+    return e
+
+
+# -- halos ------------------------------------------------------------------------------------------
+
+
+def halo(product: Product, operand: Expr, name: str) -> Step | None:
+    """Return an operand evaluated once per element, padding included, instead of once per product.
+
+    This needs all its loads to read one index (of several buffers), and guards to speak of that index alone; a convolution's
+    padded input is such an operand. None if that is not so, or if the elements are hardly used twice.
+    """
+    found = loads(operand)
+    axes = [a for a in (*product.batch, *product.rows, *product.cols, *product.k)]
+    index = _common_index(operand, found)
+    if index is None:
+        return None
+    used = axes_of([operand])
+    products = prod(a.extent for a in axes if a in used)
+    moving = [i for i in index if not i.is_constant]
+    extents = [i.range[1] - i.range[0] + 1 for i in moving]
+    if 2 * prod(extents) > products:
+        return None
+
+    order = _memory_order(product, found, index, moving)
+    strides = [prod(extents[m] for m in order[order.index(n) + 1 :]) for n in range(len(moving))]
+    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    own = [Axis(f"h{n}", e) for n, e in enumerate(extents)]
+    at = {i: Affine.of(x) + i.range[0] for i, x in zip(moving, own, strict=True)}
+    s = ExprBuilder()
+    value = s.cast(Rewriter(s, {}, {}, lambda e: _moved(s, e, at))(operand), product.accumulate)
+    store = Store(name, (), tuple(Affine.of(x) for x in own), value)
+    kernel = LoopKernel(name, (*product.buffers, buffer), tuple(own), (store,))
+    read = ExprBuilder().load(buffer, [i - i.range[0] for i in moving])
+    return Step(buffer, (kernel,), read)
+
+
+def _common_index(operand: Expr, found: Sequence[Load]) -> tuple[Affine, ...] | None:
+    """Return the index entries by which all loads move and all guards speak, None if there are no such."""
+    if not found or any(isinstance(e, Index) for e in postorder(operand)):
+        return None
+    entries: dict[Affine, None] = {}
+    for e in found:
+        for i in e.index:
+            if not isinstance(i, Affine):
+                return None
+            if not i.is_constant:
+                entries[i] = None
+    if any(g.index not in entries for e in found for g in e.where):
+        return None
+    # Entries that share an axis would make one point of the halo stand for several elements.
+    axes = [a for i in entries for a in i.axes]
+    return tuple(entries) if len(axes) == len(set(axes)) else None
+
+
+def _memory_order(
+    product: Product, found: Sequence[Load], index: Sequence[Affine], moving: Sequence[Affine]
+) -> list[int]:
+    """Return the numbers of the moving entries from the slowest to the fastest in memory."""
+    del index
+    widest = max(found, key=lambda e: len(e.index))
+    strides = dict(zip(widest.index, product.by_name[widest.buffer].strides, strict=True))
+    return sorted(range(len(moving)), key=lambda n: -strides.get(moving[n], 0))
+
+
+def _moved(s: ExprBuilder, e: Load, at: dict[Affine, Affine]) -> Expr:
+    index = tuple(at.get(i, i) if isinstance(i, Affine) else i for i in e.index)
+    where = guards(*(Guard(at[g.index], g.lo, g.hi) for g in e.where))
+    return shared_load(s, replace(e, index=index, where=where))
+
+
+# -- panels -----------------------------------------------------------------------------------------
+
+
+def pack_columns(product: Product, tiling: Tiling, name: str) -> Step:
+    """Return the column operand in panels: for each panel, step of k by step of k, its columns side by side.
+
+    The last panel is filled up with zeros to whole vectors.
+    """
+    element = product.accumulate.bytes
+    rest = width(tiling.rest, element) if tiling.rest else 0
+    return _pack(product, product.b, product.cols, tiling.panel, rest, name)
+
+
+def pack_rows(product: Product, size: int, name: str) -> Step:
+    """Return the row operand in panels of `size` rows; the last one may have fewer."""
+    return _pack(product, product.a, product.rows, size, product.rows[-1].extent % size, name)
+
+
+def evaluate_rows(product: Product, name: str) -> Step:
+    """Return the row operand evaluated once per element, a row after the other along k."""
+    outer = [*product.batch, *product.rows]
+    extents = [*(a.extent for a in outer), product.steps]
+    strides = [prod(extents[n + 1 :]) for n in range(len(extents))]
+    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    index = (*(Affine.of(a) for a in outer), flat(product.k))
+    value = ExprBuilder().cast(product.a, product.accumulate)
+    axes = (*outer, *product.k)
+    kernel = LoopKernel(name, (*product.buffers, buffer), axes, (Store(name, (), index, value),))
+    return Step(buffer, (kernel,), ExprBuilder().load(buffer, index))
+
+
+def _pack(
+    product: Product, operand: Expr, free: Sequence[Axis], size: int, rest: int, name: str
+) -> Step:
+    *outer, last = [*product.batch, *free]
+    whole = last.extent // size
+    panels = whole + (rest > 0)
+    extents = [*(a.extent for a in outer), panels, product.steps, size]
+    strides = [prod(extents[n + 1 :]) for n in range(len(extents))]
+    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    step = flat(product.k)
+    kernels = []
+    for panel, first, lanes in ((Axis("panel", whole), 0, size), (Axis("panel", 1), whole, rest)):
+        if not panel.extent or not lanes:
+            continue
+        lane = Axis("lane", lanes)
+        at = (Affine.of(panel) + first) * size + lane
+        value = _bounded(product, operand, last, at)
+        place = [*(Affine.of(a) for a in outer), Affine.of(panel) + first, step, Affine.of(lane)]
+        axes = (*outer, panel, *product.k, lane)
+        store = Store(name, (), tuple(place), value)
+        kernels.append(LoopKernel(name, (*product.buffers, buffer), axes, (store,)))
+    column = Affine.of(last)
+    index = [*(Affine.of(a) for a in outer), column // size, step, column % size]
+    return Step(buffer, tuple(kernels), ExprBuilder().load(buffer, index))
+
+
+def _bounded(product: Product, operand: Expr, axis: Axis, at: Affine) -> Expr:
+    """Return the operand where an axis stands at `at`, 0 beyond its extent."""
+    s = ExprBuilder()
+    inside = Guard(at, 0, axis.extent)
+    if inside.always:
+        return s.cast(Rewriter(s, {axis: at}, {})(operand), product.accumulate)
+
+    def guarded(e: Load) -> Expr:
+        return shared_load(s, replace(e, where=(*e.where, inside)))
+
+    value = Rewriter(s, {axis: at}, {}, guarded)(operand)
+    if isinstance(value, Load) and value.other == 0:
+        return s.cast(value, product.accumulate)
+    holds = s.compare("lt", s.index(at), s.const(axis.extent, s.index(at).dtype))
+    value = s.cast(value, product.accumulate)
+    return s.select(holds, value, s.const(0, product.accumulate))
+
+
+def flat(axes: Sequence[Axis]) -> Affine:
+    """Return the number of a point among those of axes, the last one fastest."""
+    total = Affine()
+    for a in axes:
+        total = total * a.extent + a
+    return total

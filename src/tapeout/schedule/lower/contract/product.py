@@ -1,0 +1,144 @@
+"""A contraction in the form that the tiles want: rows are broadcast, columns lie across lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis
+from tapeout.kernel.compute import Buffer, ContractionKernel, Expr, ExprBuilder, Load, Store
+from tapeout.schedule.lower.domain import Domain, sort_axes
+from tapeout.schedule.lower.exprs import Rewriter, indices, loads
+from tapeout.schedule.lower.normal import offset_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tapeout.ir.dtype import DType
+
+Axes = tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """`acc[batch, rows, cols] = sum over k of a[batch, rows, k] * b[batch, cols, k]`, then the stages.
+
+    Attributes:
+        buffers: All that the expressions and stages name.
+        batch: Axes of both operands.
+        rows: Axes of `a` alone, slowest first; tiles run along the last one.
+        cols: Axes of `b` alone, slowest first; lanes run along the last one.
+        k: Summed axes, in the order of the sum.
+        a: The operand that is broadcast.
+        b: The operand that is loaded in vectors.
+        accumulate: Type of the sum.
+        stages: The epilogue.
+    """
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    batch: Axes
+    rows: Axes
+    cols: Axes
+    k: Axes
+    a: Expr
+    b: Expr
+    accumulate: DType
+    stages: tuple[Store, ...]
+
+    @property
+    def by_name(self) -> dict[str, Buffer]:
+        """The buffers by name."""
+        return {b.name: b for b in self.buffers}
+
+    @property
+    def steps(self) -> int:
+        """How many products a sum has."""
+        return prod(a.extent for a in self.k)
+
+    def place(self, load: Load) -> Affine:
+        """Return where an affine load reads, in elements."""
+        return offset_of(load, self.by_name)
+
+    def store_place(self) -> Affine:
+        """Return where the first stage of the epilogue writes, in elements."""
+        first = self.stages[0]
+        return self.by_name[first.buffer].offset(first.index)
+
+
+def oriented(kernel: ContractionKernel, swap: bool) -> Product:
+    """Return a contraction with its m axes as rows, or (swapped) as columns; axes of one step are left out."""
+    rows, cols = (kernel.n, kernel.m) if swap else (kernel.m, kernel.n)
+    a, b = (kernel.b, kernel.a) if swap else (kernel.a, kernel.b)
+    batch, rows, cols, k = (_real(x) for x in (kernel.batch, rows, cols, kernel.k))
+    product = Product(
+        kernel.name, kernel.buffers, batch, rows, cols, k, a, b, kernel.accumulate, kernel.stages
+    )
+    return sort_roles(split(product))
+
+
+def _real(axes: Axes) -> Axes:
+    return tuple(a for a in axes if a.extent > 1)
+
+
+def split(product: Product) -> Product:
+    """Return the contraction with axes split where indices divide them."""
+    domain = Domain(_indices(product))
+    new = {
+        role: tuple(domain.split(getattr(product, role), getattr(product, role)))
+        for role in ("batch", "rows", "cols", "k")
+    }
+    return rebind(product, domain.bind, new) if domain.bind else product
+
+
+def sort_roles(product: Product) -> Product:
+    """Return the contraction with the axes of each role in the order of memory."""
+    stores = [product.by_name[s.buffer].offset(s.index) for s in product.stages]
+    in_a, in_b = ([product.place(e) for e in loads(x)] for x in (product.a, product.b))
+    return replace(
+        product,
+        batch=tuple(sort_axes(product.batch, [*stores, *in_a, *in_b])),
+        rows=tuple(sort_axes(product.rows, [*in_a, *stores])),
+        cols=tuple(sort_axes(product.cols, [*stores, *in_b])),
+        k=tuple(sort_axes(product.k, [*in_a, *in_b])),
+    )
+
+
+def merge(product: Product) -> Product:
+    """Return the contraction with neighbouring axes merged where every index agrees."""
+    domain = Domain(_indices(product))
+    new = {
+        role: tuple(domain.merge(getattr(product, role), getattr(product, role)))
+        for role in ("batch", "rows", "cols", "k")
+    }
+    return rebind(product, domain.bind, new) if domain.bind else product
+
+
+def _indices(product: Product) -> list[Affine]:
+    buffers = product.by_name
+    exprs = (product.a, product.b, *(s.value for s in product.stages))
+    found = [buffers[s.buffer].offset(s.index) for s in product.stages]
+    addresses: set[int] = set()
+    for e in loads(*exprs):
+        found.append(offset_of(e, buffers))
+        addresses.update(id(i) for i in e.index)
+    return found + [i for i in indices(*exprs) if id(i) not in addresses]
+
+
+def rebind(
+    product: Product, bind: Mapping[Axis, Affine], roles: Mapping[str, Sequence[Axis]]
+) -> Product:
+    """Return the contraction over other axes."""
+    rewrite = Rewriter(ExprBuilder(), bind, {})
+    stages = tuple(
+        replace(s, index=tuple(i.substitute(rewrite.axes) for i in s.index), value=rewrite(s.value))
+        for s in product.stages
+    )
+    return replace(
+        product,
+        a=rewrite(product.a),
+        b=rewrite(product.b),
+        stages=stages,
+        **{role: tuple(axes) for role, axes in roles.items()},
+    )

@@ -1,0 +1,161 @@
+"""Register tiles: how many rows and vectors of columns the accumulators of a contraction cover, and how extents divide into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tapeout.schedule.lower.choose import VECTOR_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapeout.kernel.target import Target
+
+MOST_ROWS = 14
+"""Rows at static offsets from one pointer; more of them at a stride of 4 KiB fall out of the first-level cache."""
+
+_LATENCY = 8
+"""Accumulator registers that keep two multiply-add units of four cycles busy."""
+_LOADS = 2.5
+_START = 24.0
+_PER_REGISTER = 3.0
+_MOST_PIECES = 12
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One vector of a tile.
+
+    Attributes:
+        start: Its first column, counted from the tile's.
+        lanes: Its lanes.
+        used: How many of them are columns.
+    """
+
+    start: int
+    lanes: int
+    used: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An extent cut into row tiles: `whole` tiles of `size` rows, then one tile of each size in `rest`."""
+
+    size: int
+    whole: int
+    rest: tuple[int, ...]
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return self.whole + len(self.rest)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of a contraction.
+
+    Attributes:
+        rows: Of the innermost row axis.
+        panel: Columns of a whole panel.
+        panels: Whole panels.
+        rest: Columns of the last, narrower panel; 0 if there is none.
+        cycles: Estimated cycles per step of k for all tiles of the two axes.
+    """
+
+    rows: Rows
+    panel: int
+    panels: int
+    rest: int
+    cycles: float
+
+    @property
+    def all_panels(self) -> int:
+        """Number of panels, the narrower one included."""
+        return self.panels + (self.rest > 0)
+
+
+def vectors(columns: int, element_bytes: int) -> tuple[Vector, ...]:
+    """Return the vectors that cover a number of columns; only the last one may have lanes to spare."""
+    most = VECTOR_BYTES // element_bytes
+    found: list[Vector] = []
+    start = 0
+    while start < columns:
+        left = columns - start
+        lanes = most
+        while lanes // 2 >= left:
+            lanes //= 2
+        if lanes > left > lanes // 2 and left & (left - 1) and _halves(left, lanes):
+            lanes //= 2
+        found.append(Vector(start, lanes, min(lanes, left)))
+        start += lanes
+    return tuple(found)
+
+
+def _halves(left: int, lanes: int) -> bool:
+    """Return whether half the lanes leave a remainder that fills a whole smaller vector (24 = 16 + 8)."""
+    rest = left - lanes // 2
+    return rest & (rest - 1) == 0 and rest >= 4
+
+
+def width(columns: int, element_bytes: int) -> int:
+    """Return the lanes of all vectors over a number of columns."""
+    last = vectors(columns, element_bytes)[-1]
+    return last.start + last.lanes
+
+
+def divide(extent: int, size: int) -> Rows:
+    """Return an extent in tiles of `size` rows; a last tile too small to be worth it is shared with the one before."""
+    whole, rest = divmod(extent, size)
+    if not rest:
+        return Rows(size, whole, ())
+    if whole and rest <= size // 2:
+        both = size + rest
+        return Rows(size, whole - 1, (both - both // 2, both // 2))
+    return Rows(size, whole, (rest,))
+
+
+def choose_tiling(
+    rows: int, columns: int, steps: int, target: Target, element_bytes: int
+) -> Tiling:
+    """Return the cheapest tiling of `rows` x `columns` for `steps` steps of k by the cost model."""
+    lanes = target.lanes(element_bytes)
+    found = [
+        _tiling(rows, columns, steps, size, registers, lanes, target.fma)
+        for registers, most in _shapes(target)
+        for size in range(max(1, most // 2), most + 1)
+    ]
+    return min(found, key=lambda t: t.cycles)
+
+
+def _shapes(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (registers of columns, most rows) of tiles that spill nothing: accumulators, columns, one broadcast."""
+    spare = 1 if target.fma else 2
+    for registers in range(1, 5):
+        rows = min(MOST_ROWS, (target.registers - spare - registers) // registers)
+        if rows > 0:
+            yield registers, rows
+
+
+def _tiling(
+    rows: int, columns: int, steps: int, size: int, registers: int, lanes: int, fma: bool
+) -> Tiling:
+    panel = registers * lanes
+    panels, rest = divmod(columns, panel)
+    cut = divide(rows, min(size, rows))
+    cycles = 0.0
+    for count, r in ((cut.whole, cut.size), *((1, r) for r in cut.rest)):
+        if not count:
+            continue
+        wide = _tile_cycles(r, registers, steps, fma) * panels
+        narrow = _tile_cycles(r, -(-rest // lanes), steps, fma) if rest else 0.0
+        cycles += count * (wide + narrow)
+    return Tiling(cut, panel, panels, rest, cycles)
+
+
+def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
+    busy = rows * registers / (2 if fma else 1)
+    loads = (rows + registers) / _LOADS
+    per_step = max(busy, loads, _LATENCY / 2)
+    return per_step + (_START + _PER_REGISTER * rows * registers) / max(steps, 1)
