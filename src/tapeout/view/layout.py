@@ -100,15 +100,14 @@ def flow(scene: Scene) -> Drawing:
     sized = [_sized(box) for box in scene.boxes]
     edges = [(link.source, link.target) for link in scene.links]
     rank = ranks(len(sized), edges)
-    rank = [r - min(rank) for r in rank]
+    low = min(rank, default=0)
+    rank = [r - low for r in rank]
     x, bends = arrange(rank, [s.width for s in sized], edges)
-    top, height = _row_tops(rank, sized, MARGIN)
-    placed = [
-        _at(s, x[i] + MARGIN, top[rank[i]] + _row(rank, sized)[rank[i]] / 2)
-        for i, s in enumerate(sized)
-    ]
-    router = _Router(placed, rank, top, _row(rank, sized))
-    links = router.route(scene, edges, {i: [b + MARGIN for b in bend] for i, bend in bends.items()})
+    row = _row(rank, sized)
+    top, height = _row_tops(row, MARGIN)
+    placed = [_at(s, x[i] + MARGIN, top[rank[i]] + row[rank[i]] / 2) for i, s in enumerate(sized)]
+    moved = {i: [b + MARGIN for b in bend] for i, bend in bends.items()}
+    links = _Router(placed, rank, top, row).route(scene, edges, moved)
     width = max((p.x + p.width / 2 for p in placed), default=0.0)
     width = max(width, max((px for link in links for px, _ in link.points), default=0.0)) + MARGIN
     return Drawing(scene.title, tuple(placed), tuple(links), width, height + MARGIN, (), scene.note)
@@ -126,7 +125,7 @@ def lanes(scene: Scene) -> Drawing:
     lane = [lane_of(box) for box in scene.boxes]
     rank = lane_rows(scene, lane)
     row = _row(rank, sized)
-    top, height = _row_tops(rank, sized, MARGIN + LANE_TITLE)
+    top, height = _row_tops(row, MARGIN + LANE_TITLE)
     left, titles = MARGIN, []
     placed: dict[int, Placed] = {}
     bends: dict[int, list[float]] = {}
@@ -185,12 +184,10 @@ def _row(rank: Sequence[int], sized: Sequence[Placed]) -> list[float]:
     return heights
 
 
-def _row_tops(
-    rank: Sequence[int], sized: Sequence[Placed], start: float
-) -> tuple[list[float], float]:
+def _row_tops(row: Sequence[float], start: float) -> tuple[list[float], float]:
     """Return the top of each row, and the bottom of the last."""
     tops, y = [], start
-    for height in _row(rank, sized):
+    for height in row:
         tops.append(y)
         y += height + ROW_GAP
     return tops, y - ROW_GAP
