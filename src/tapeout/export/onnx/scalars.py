@@ -21,7 +21,7 @@ _PLAIN = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "neg": "Neg", "abs": "Abs", "exp": "Exp", "log": "Log", "sqrt": "Sqrt",
     "sin": "Sin", "cos": "Cos", "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh",
     "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "tanh": "Tanh", "sigmoid": "Sigmoid", "erf": "Erf",
-    "floor": "Floor", "ceil": "Ceil", "round": "Round", "isnan": "IsNaN", "isinf": "IsInf",
+    "floor": "Floor", "ceil": "Ceil", "round": "Round", "isnan": "IsNaN",
 }  # fmt: skip
 _COMPARE = {
     "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual",
@@ -33,7 +33,7 @@ _UNSIGNED = {8: u8, 16: u16, 32: u32, 64: u64}
 _DETOURS: dict[str, dict[str, DType]] = {
     "Max": {"i16": i32, "u16": i32, "bool": i32},
     "Min": {"i16": i32, "u16": i32, "bool": i32},
-    "Where": {"i16": i32, "u16": i32, "bool": u8},
+    "Where": {"i16": i32, "u16": i32, "u64": i64, "bool": u8},
     "Less": {"bool": i32}, "LessOrEqual": {"bool": i32}, "Greater": {"bool": i32}, "GreaterOrEqual": {"bool": i32},
     "Pow": dict.fromkeys(("i8", "i16", "u8", "u16", "u32"), i64),
 }  # fmt: skip
@@ -103,7 +103,7 @@ class OnnxScalars(ScalarOps[Term]):
     def apply(self, name: str, *xs: Term) -> Term:
         dtype = xs[-1].dtype
         if name in _PLAIN:
-            result = bool_ if name in ("isnan", "isinf") else dtype
+            result = bool_ if name == "isnan" else dtype
             return Term(self.writer.emit(_PLAIN[name], *(x.name for x in xs)), result)
         if name in _COMPARE:
             return self._detour(_COMPARE[name], xs, bool_)
@@ -148,6 +148,9 @@ class OnnxScalars(ScalarOps[Term]):
 
     def _not(self, x: Term) -> Term:
         return Term(self.writer.emit("Not" if x.dtype == bool_ else "BitwiseNot", x.name), x.dtype)
+
+    def _isinf(self, x: Term) -> Term:
+        return self.compare("eq", self.abs(x), self.like(math.inf, x))
 
     def _fma(self, x: Term, y: Term, z: Term) -> Term:
         return self.add(self.mul(x, y), z)
@@ -204,15 +207,36 @@ class OnnxScalars(ScalarOps[Term]):
         return self.select(self.compare("eq", d, self.like(0, x)), x, self.mul(self.log(u), ratio))
 
     def _atan2(self, y: Term, x: Term) -> Term:
-        zero, pi = self.like(0, x), self.like(math.pi, x)
-        up = self.compare("ge", y, zero)
-        plain = self.apply("atan", self._div(y, x))
-        turned = self.select(up, self.add(plain, pi), self.sub(plain, pi))
-        half = self.like(math.pi / 2, x)
-        upright = self.select(self.compare("gt", y, zero), half, self.neg(half))
-        upright = self.select(self.compare("eq", y, zero), zero, upright)
-        beside = self.select(self.compare("lt", x, zero), turned, plain)
-        return self.select(self.compare("eq", x, zero), upright, beside)
+        """The quadrant by signs, those of zeros included; two infinities count as two ones."""
+        far = self.apply("and", self.apply("isinf", y), self.apply("isinf", x))
+        y, x = (self.select(far, self._sign(v), v) for v in (y, x))
+        behind, down = self._negative(x), self._negative(y)
+        origin = self.apply("and", *(self.compare("eq", v, self.like(0, v)) for v in (y, x)))
+        slope = self.select(origin, y, self._div(y, x))
+        plain = self.apply("atan", slope)
+        pi = self.like(math.pi, x)
+        turn = self.select(down, self.neg(pi), pi)
+        # Behind the axis the slope has the wrong sign; a zero slope is +0 or -0 there.
+        beside = self.select(origin, turn, self.add(plain, turn))
+        proper = self._not(self.apply("or", origin, self.apply("isnan", y)))
+        upright = self.apply("and", self.compare("eq", x, self.like(0, x)), proper)
+        half = self.mul(turn, self.like(0.5, x))
+        front = self.select(upright, half, plain)
+        return self.select(self.apply("or", self._not(behind), upright), front, beside)
+
+    def _sign(self, x: Term) -> Term:
+        return Term(self.writer.emit("Sign", x.name), x.dtype)
+
+    def _negative(self, x: Term) -> Term:
+        """Return whether a float is below zero or the negative zero."""
+        zero = self.like(0, x)
+        inverse = Term(self.writer.emit("Reciprocal", x.name), x.dtype)
+        below = self.compare("lt", x, zero)
+        return self.apply(
+            "or",
+            below,
+            self.apply("and", self.compare("eq", x, zero), self.compare("lt", inverse, zero)),
+        )
 
     def _shl(self, x: Term, by: Term) -> Term:
         return self._shift("LEFT", x, by, self.like(0, x))

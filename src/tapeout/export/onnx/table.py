@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from tapeout.export.onnx.scalars import OnnxScalars
 from tapeout.export.onnx.writer import Term, Writer
+from tapeout.ir.dtype import bf16, f32
 from tapeout.ir.op import Elementwise
+from tapeout.ops.elementwise import Bitcast, Cast
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
@@ -47,10 +49,19 @@ def spell(w: Writer, node: Node, operands: list[str]) -> str:
     if node.op.name in _TABLE:
         return _TABLE[node.op.name](w, node, *operands)
     if isinstance(node.op, Elementwise):
-        terms = [Term(n, v.type.dtype) for n, v in zip(operands, node.operands, strict=True)]
-        made: Term = node.op.body(OnnxScalars(w), *terms)
-        return made.name
+        return _by_body(w, node, operands)
     raise CompileError(f"{node.op.name} cannot be written as ONNX", where=str(node.loc))
+
+
+def _by_body(w: Writer, node: Node, operands: list[str]) -> str:
+    """Spell an elementwise operation by its scalar body, that of bf16 in f32 as runtimes lack it."""
+    assert isinstance(node.op, Elementwise)
+    s = OnnxScalars(w)
+    terms = [Term(n, v.type.dtype) for n, v in zip(operands, node.operands, strict=True)]
+    if not isinstance(node.op, Cast | Bitcast):
+        terms = [s.cast(t, f32) if t.dtype == bf16 else t for t in terms]
+    made: Term = node.op.body(s, *terms)
+    return s.cast(made, node.results[0].type.dtype).name
 
 
 def spelled() -> list[str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def _reduced(w: Writer, node: Node, op_type: str, x: str, through: DType | None) -> str:
     """Return the reduction, computed in another type where runtimes lack this one."""
+    if not node.op.axes:  # type: ignore[attr-defined]
+        return x  # to ONNX, no axes are all axes
     axes = w.ints(node.op.axes)  # type: ignore[attr-defined]
     if through is None:
         return w.emit(op_type, x, axes, keepdims=0)
@@ -65,6 +67,8 @@ def reduce_all(w: Writer, node: Node, x: str) -> str:
 
 def _counted(w: Writer, node: Node, x: str) -> str:
     """Return whether any is true: the number of those that are, as a bool."""
+    if not node.op.axes:  # type: ignore[attr-defined]
+        return x
     axes = w.ints(node.op.axes)  # type: ignore[attr-defined]
     return w.cast(w.emit("ReduceSum", w.cast(x, i64), axes, keepdims=0), bool_)
 
@@ -80,6 +84,7 @@ def argmin(w: Writer, node: Node, x: str) -> str:
 
 
 def _place(w: Writer, node: Node, op_type: str, x: str) -> str:
+    """Return the number of the first extreme; a NaN counts as one, which ONNX leaves open."""
     type_ = node.operands[0].type
     axes = node.op.axes  # type: ignore[attr-defined]
     kept = [d for d in range(type_.rank) if d not in axes]
@@ -87,7 +92,13 @@ def _place(w: Writer, node: Node, op_type: str, x: str) -> str:
         x = w.cast(x, i64)
     x = w.transpose(x, [*kept, *axes])
     x = w.reshape(x, [*(type_.shape[d] for d in kept), math.prod(type_.shape[a] for a in axes)])
-    return w.cast(w.emit(op_type, x, axis=len(kept), keepdims=0), i32)
+    found = w.emit(op_type, x, axis=len(kept), keepdims=0)
+    if type_.dtype.is_float:
+        nan = w.cast(w.emit("IsNaN", x), i32)
+        first = w.emit("ArgMax", nan, axis=len(kept), keepdims=0)
+        some = w.cast(w.emit("ReduceMax", nan, w.ints([len(kept)]), keepdims=0), bool_)
+        found = w.emit("Where", some, first, found)
+    return w.cast(found, i32)
 
 
 @spells("cumsum")
