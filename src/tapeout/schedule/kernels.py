@@ -116,11 +116,14 @@ def _loops(kernels: Kernels, group: Group) -> Work:
     for node, frame in group.members.items():
         (result,) = node.results
         if isinstance(node.op, Reduction):
-            value = body.elements.reduced(node, frame, _reduced(node, group))
-            name, combine = f"t{len(stages)}", _combine(node)
-            stages.append(Reduce(name, combine, group.inner, value, accumulator(node)))
-            temp = body.s.temp(name, accumulator(node))
-            body.define(result, frame, body.s.cast(temp, result.type.dtype))
+            value = body.elements.reduced(node, frame, at := _reduced(node, group))
+            if any(i.terms for i in at):
+                name, dtype = f"t{len(stages)}", accumulator(node)
+                stages.append(Reduce(name, _combine(node), group.inner, value, dtype))
+                value = body.s.temp(name, dtype)
+            elif _combine(node).startswith("arg"):
+                value = body.s.const(0, result.type.dtype)
+            body.define(result, frame, body.s.cast(value, result.type.dtype))
         else:
             body.define(result, frame, body.elements.pointwise(node, frame))
         if group.inner and body.needs_store(result):

@@ -1,0 +1,254 @@
+"""Runs what scheduling makes, in two ways that share nothing with code generation.
+
+`run_works` interprets kernels of level T with numpy, all points of a stage at once; it also checks that every load and store lies
+inside its buffer. `run_program` puts the lowered program through the program oracle.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapeout.ir.affine import Affine, Axis, FloorDiv, Guard
+from tapeout.ir.graph import Graph
+from tapeout.kernel.compute import (
+    Apply,
+    Bitcast,
+    Cast,
+    Const,
+    ContractionKernel,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    LoopKernel,
+    Reduce,
+    ScatterKernel,
+    Store,
+    Temp,
+)
+from tapeout.kernel.program import Program
+from tapeout.kernel.target import AVX2
+from tapeout.oracle import program as program_oracle
+from tapeout.oracle import scalars
+from tapeout.schedule.build import schedule
+from tapeout.schedule.fuse import Fused
+from tapeout.schedule.layout import plan_variables
+from tapeout.schedule.model import Home
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+
+
+def run_works(
+    fused: Fused, graph: Graph, inputs: Arrays, variables: Arrays
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return outputs and the variables after the updates."""
+    memory: dict[str, Array] = {}
+    for home in fused.homes.values():
+        memory[home.name] = _start(home, fused, inputs, variables)
+    for work in fused.works:
+        _Run(work.kernel, [memory[h.name] for h in work.homes]).run()
+    outputs = {name: _logical(memory[h.name], h) for name, h in fused.outputs.items()}
+    after = {v.name: memory.get(v.name, variables[v.name]) for v in graph.variables}
+    shaped = {v.name: np.reshape(after[v.name], v.type.shape) for v in graph.variables}
+    return outputs, shaped
+
+
+def _start(home: Home, fused: Fused, inputs: Arrays, variables: Arrays) -> Array:
+    given = {"input": inputs, "variable": variables, "constant": fused.constants}
+    if home.space in given:
+        return np.ravel(np.array(given[home.space][home.name], home.type.dtype.numpy))
+    bits = np.full(home.type.bytes, 0xFF, np.uint8)  # reads as NaN: what is used must be written
+    return bits.view(home.type.dtype.numpy)
+
+
+def _logical(flat: Array, home: Home) -> Array:
+    shape = [home.type.shape[d] for d in home.order]
+    return flat.reshape(shape).transpose(np.argsort(home.order) if shape else ())
+
+
+class _Run:
+    """One kernel."""
+
+    def __init__(self, kernel: Kernel, memory: Sequence[Array]) -> None:
+        self.kernel = kernel
+        self.buffers = {b.name: b for b in kernel.buffers}
+        self.memory = {b.name: m for b, m in zip(kernel.buffers, memory, strict=True)}
+        self.temps: dict[str, Array] = {}
+
+    def run(self) -> None:
+        kernel = self.kernel
+        if isinstance(kernel, LoopKernel):
+            for stage in kernel.stages:
+                self._stage(stage, kernel.axes)
+        elif isinstance(kernel, ContractionKernel):
+            outer = (*kernel.batch, *kernel.m, *kernel.n)
+            axes = _Axes((*outer, *kernel.k))
+            a, b = self._value(kernel.a, axes), self._value(kernel.b, axes)
+            product = axes.full(a.astype(kernel.accumulate.numpy)) * b
+            total = product.sum(axis=tuple(range(len(outer), len(axes.axes))))
+            self.temps["acc"] = total.astype(kernel.accumulate.numpy)
+            for stage in kernel.stages:
+                self._stage(stage, outer)
+        else:
+            self._scatter(kernel)
+
+    def _stage(self, stage: Reduce | Store, outer: Sequence[Axis]) -> None:
+        axes = _Axes((*outer, *stage.axes))
+        value = axes.full(self._value(stage.value, axes))
+        if isinstance(stage, Store):
+            self._write(stage.buffer, stage.index, value, axes)
+            return
+        inner = tuple(range(len(outer), len(axes.axes)))
+        flat = value.reshape([*value.shape[: len(outer)], -1]) if inner else value[..., None]
+        self.temps[stage.name] = _combine(stage.combine, flat).astype(stage.dtype.numpy)
+
+    def _write(self, name: str, index: Sequence[Affine], value: Array, axes: "_Axes") -> None:
+        buffer = self.buffers[name]
+        assert "w" in buffer.access, name
+        places = [axes.index(i) for i in index]
+        for i, n in zip(places, buffer.shape, strict=True):
+            assert i.size == 0 or (i.min() >= 0 and i.max() < n), f"store outside {name}"
+        flat = sum((i * s for i, s in zip(places, buffer.strides, strict=True)), axes.zero)
+        self.memory[name][np.broadcast_to(flat, value.shape)] = value
+
+    def _scatter(self, kernel: ScatterKernel) -> None:
+        axes = _Axes((*kernel.axes, *kernel.points))
+        value = axes.full(self._value(kernel.value, axes))
+        buffer = self.buffers[kernel.target]
+        flat = axes.zero
+        for i, s in zip(kernel.index, buffer.strides, strict=True):
+            at = axes.index(i) if isinstance(i, Affine) else self._value(i, axes)
+            flat = flat + at * s
+        target = self.memory[kernel.target]
+        np.add.at(target, np.broadcast_to(flat, value.shape).ravel(), value.ravel())
+
+    def _value(self, root: Expr, axes: "_Axes") -> Array:
+        made: dict[int, Array] = {}
+        stack = [root]
+        while stack:
+            e = stack[-1]
+            parts = _parts(e)
+            missing = [p for p in parts if id(p) not in made]
+            if missing:
+                stack += missing
+                continue
+            made[id(e)] = self._one(e, axes, [made[id(p)] for p in parts])
+            stack.pop()
+        return made[id(root)]
+
+    def _one(self, e: Expr, axes: "_Axes", parts: list[Array]) -> Array:
+        if isinstance(e, Const):
+            return np.asarray(e.value).astype(e.dtype.numpy)
+        if isinstance(e, Index):
+            return axes.index(e.index)
+        if isinstance(e, Temp):
+            value = self.temps[e.name]
+            return value.reshape([*value.shape, *(1 for _ in axes.axes[value.ndim :])])
+        if isinstance(e, Cast):
+            return scalars.cast(parts[0], e.dtype)
+        if isinstance(e, Bitcast):
+            return scalars.bitcast(parts[0], e.dtype)
+        if isinstance(e, Apply):
+            with np.errstate(all="ignore"):
+                dtype = e.args[-1].dtype
+                return scalars.apply(e.op, tuple(np.broadcast_arrays(*parts)), dtype)
+        assert isinstance(e, Load)
+        return self._load(e, axes, iter(parts))
+
+    def _load(self, e: Load, axes: "_Axes", gathered: Any) -> Array:
+        buffer = self.buffers[e.buffer]
+        assert "r" in buffer.access, e.buffer
+        holds = np.ones([1] * len(axes.axes), bool)
+        for g in e.where:
+            at = axes.index(g.index)
+            holds = holds & (at >= g.lo) & (at < g.hi)
+        flat = axes.zero
+        for i, n, s in zip(e.index, buffer.shape, buffer.strides, strict=True):
+            at = axes.index(i) if isinstance(i, Affine) else np.clip(next(gathered), 0, n - 1)
+            assert np.all(~holds | ((at >= 0) & (at < n))), f"load outside {e.buffer}: {e}"
+            flat = flat + np.where(holds, at, 0) * s
+        value = (
+            self.memory[e.buffer][flat] if flat.size else np.zeros(flat.shape, buffer.dtype.numpy)
+        )
+        other = np.asarray(e.other).astype(e.dtype.numpy)
+        return np.where(holds, value, other).astype(e.dtype.numpy)
+
+
+class _Axes:
+    """A grid of points, one numpy dimension per axis."""
+
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        self.axes = tuple(axes)
+        self.shape = tuple(a.extent for a in axes)
+        self.zero = np.zeros([1] * len(self.axes), np.int64)
+        self._grid = {
+            a: np.arange(a.extent).reshape([-1 if b is a else 1 for b in self.axes])
+            for a in self.axes
+        }
+
+    def full(self, value: Array) -> Array:
+        return np.broadcast_to(value, self.shape)
+
+    def index(self, index: Affine) -> Array:
+        total = self.zero + index.const
+        for atom, c in index.terms:
+            if isinstance(atom, Axis):
+                part = self._grid[atom]
+            elif isinstance(atom, FloorDiv):
+                part = self.index(atom.of) // atom.by
+            else:
+                part = self.index(atom.of) % atom.by
+            total = total + part * c
+        return total
+
+
+def _parts(e: Expr) -> list[Expr]:
+    if isinstance(e, Apply):
+        return list(e.args)
+    if isinstance(e, Cast | Bitcast):
+        return [e.arg]
+    return [i for i in e.index if isinstance(i, Expr)] if isinstance(e, Load) else []
+
+
+def _combine(how: str, flat: Array) -> Array:
+    if how in ("argmax", "argmin"):
+        return getattr(np, how)(flat, axis=-1)
+    if how in ("max", "min") and flat.shape[-1] == 0:
+        low = np.inf if flat.dtype.kind == "f" else np.iinfo(flat.dtype).max
+        return np.full(flat.shape[:-1], low if how == "min" else -low - (flat.dtype.kind != "f"))
+    return getattr(np, how)(flat, axis=-1)
+
+
+def run_program(
+    graph: Graph, inputs: Arrays, variables: Arrays
+) -> tuple[Program, int, dict[str, Array], dict[str, Array]]:
+    """Schedule and lower a graph, and run it; returns the program, its code, outputs, and variables afterwards."""
+    layout = plan_variables(graph.variables)
+    program = schedule(graph, layout, AVX2)
+    arena = np.zeros(program.arena, np.uint8)
+    for v in graph.variables:
+        raw = np.array(variables[v.name], v.type.dtype.numpy).tobytes()
+        start = layout.slot[v.name].offset
+        arena[start : start + len(raw)] = np.frombuffer(raw, np.uint8)
+    code = program_oracle.run(program, arena, inputs)
+    data = np.frombuffer(program.data, np.uint8)
+    outputs = {}
+    for name, place in program.outputs.items():
+        b = program.buffers[place]
+        if b.space == "input":
+            outputs[name] = np.asarray(inputs[place])
+            continue
+        memory = data if b.space == "constant" else arena
+        flat = np.frombuffer(memory[b.offset : b.offset + b.bytes].tobytes(), b.type.dtype.numpy)
+        outputs[name] = _logical(flat, Home(b.name, b.type, b.order, b.space))
+    after = {}
+    for v in graph.variables:
+        start = layout.slot[v.name].offset
+        raw = arena[start : start + v.type.bytes].tobytes()
+        after[v.name] = np.frombuffer(raw, v.type.dtype.numpy).reshape(v.type.shape)
+    return program, code, outputs, after
+
+
+__all__ = ["Guard", "run_program", "run_works"]
