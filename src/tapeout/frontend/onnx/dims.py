@@ -91,9 +91,7 @@ def bind_inputs(
 
 def _size_of(name: str, size: int, file: str) -> int:
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
-        raise OptionError(
-            f"dimension {name!r} is bound to {size!r}, not to a size", where=file
-        )
+        raise OptionError(f"dimension {name!r} is bound to {size!r}, not to a size", where=file)
     return int(size)
 
 

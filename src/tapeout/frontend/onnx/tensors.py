@@ -65,6 +65,9 @@ _NAMES = [
     "uint2",
     "int2",
 ]
+ELEMENT_NAMES = tuple(_NAMES[code] for code in sorted(_TYPES))
+"""The supported element types, as ONNX calls them."""
+
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 EXTERNAL = 1
 """`data_location` of a tensor that lies in another file."""
@@ -81,7 +84,7 @@ def element_type(code: int, where: str) -> DType:
     if code in _TYPES:
         return _TYPES[code][0]
     name = _NAMES[code] if 0 <= code < len(_NAMES) else f"number {code}"
-    known = ", ".join(_NAMES[c] for c in _TYPES)
+    known = ", ".join(ELEMENT_NAMES)
     raise OnnxImportError(f"element type {name} is not supported; {known} are", where=where)
 
 

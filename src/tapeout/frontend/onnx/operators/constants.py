@@ -37,7 +37,7 @@ def constant(call: Call) -> Sym:
     return call.constant(np.array(call.integers("value_ints"), np.int64))
 
 
-@op("ConstantOfShape", since=9)
+@op("ConstantOfShape", since=9, note="shape: known at import")
 def constant_of_shape(call: Call, shape: Sym) -> Sym:
     sizes = call.numbers(shape, "the shape")
     call.require(all(n >= 0 for n in sizes), f"shape {list(sizes)} has a negative size")
@@ -48,7 +48,7 @@ def constant_of_shape(call: Call, shape: Sym) -> Sym:
     return call.constant(value.reshape(())).broadcast_to(sizes)
 
 
-@op("Range", since=11)
+@op("Range", since=11, note="all operands: known at import")
 def range_(call: Call, start: Sym, limit: Sym, delta: Sym) -> Sym:
     call.skip("stash_type")
     first, end, step = (

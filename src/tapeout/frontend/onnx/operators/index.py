@@ -22,7 +22,7 @@ def gather_elements(call: Call, data: Sym, indices: Sym) -> Sym:
     return data.take_along(indices, call.axis(call.integer("axis", 0), data.rank))
 
 
-@op("OneHot", since=9)
+@op("OneHot", since=9, note="depth: known at import")
 def one_hot(call: Call, indices: Sym, depth: Sym, values: Sym) -> Sym:
     size = int(call.scalar(depth, "the depth"))
     call.require(size > 0, f"the depth is {size}")

@@ -118,7 +118,7 @@ def _pads(
     return tuple(low), tuple(high)
 
 
-@op("Conv", since=1)
+@op("Conv", since=1, note="1 to 3 spatial dimensions")
 def conv(call: Call, x: Sym, w: Sym, b: Sym | None = None) -> Sym:
     call.require(
         3 <= x.rank <= 5, f"1 to 3 spatial dimensions are supported, the operand is {x.type}"
@@ -138,12 +138,12 @@ def conv(call: Call, x: Sym, w: Sym, b: Sym | None = None) -> Sym:
     return y + b.broadcast(y.shape, [1])
 
 
-@op("Dropout", since=7)
+@op("Dropout", since=7, note="mode decides")
 def dropout_attribute(call: Call, x: Sym) -> tuple[Sym, Sym | None]:
     return _dropout(call, x, call.real("ratio", 0.5), call.mode == "train")
 
 
-@op("Dropout", since=12)
+@op("Dropout", since=12, note="ratio, training_mode: known at import; mode decides")
 def dropout(
     call: Call, x: Sym, ratio: Sym | None = None, training_mode: Sym | None = None
 ) -> tuple[Sym, Sym | None]:

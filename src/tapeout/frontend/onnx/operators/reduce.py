@@ -109,7 +109,7 @@ _REDUCTIONS: dict[str, tuple[Reduce, int]] = {
 }
 for _name, (_reduce, _since) in _REDUCTIONS.items():
     add(_name, 1, _by_attribute(_reduce))
-    add(_name, _since, _by_operand(_reduce))
+    add(_name, _since, _by_operand(_reduce), note="axes: known at import")
 
 
 @op("ArgMax", "ArgMin", since=1)
@@ -149,7 +149,7 @@ def flattened(call: Call, x: Sym, axis: int, rows: Callable[[Sym], Sym]) -> Sym:
     return rows(matrix).reshape(x.shape)
 
 
-@op("CumSum", since=11)
+@op("CumSum", since=11, note="axis: known at import")
 def cumulative_sum(call: Call, x: Sym, axis: Sym) -> Sym:
     at = call.axis(int(call.scalar(axis, "the axis")), x.rank)
     exclusive, backwards = call.flag("exclusive"), call.flag("reverse")

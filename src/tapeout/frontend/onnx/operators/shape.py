@@ -24,7 +24,7 @@ def identity(call: Call, x: Sym) -> Sym:
     return x
 
 
-@op("Reshape", since=5)
+@op("Reshape", since=5, note="shape: known at import")
 def reshape(call: Call, x: Sym, shape: Sym) -> Sym:
     wanted = list(call.numbers(shape, "the shape"))
     keep_zero = call.flag("allowzero")
@@ -63,7 +63,7 @@ def squeeze_attribute(call: Call, x: Sym) -> Sym:
     return _squeeze(call, x, call.integers("axes"))
 
 
-@op("Squeeze", since=13)
+@op("Squeeze", since=13, note="axes: known at import")
 def squeeze(call: Call, x: Sym, axes: Sym | None = None) -> Sym:
     return _squeeze(call, x, None if axes is None else call.numbers(axes, "the axes"))
 
@@ -82,7 +82,7 @@ def unsqueeze_attribute(call: Call, x: Sym) -> Sym:
     return _unsqueeze(call, x, call.integers("axes") or ())
 
 
-@op("Unsqueeze", since=13)
+@op("Unsqueeze", since=13, note="axes: known at import")
 def unsqueeze(call: Call, x: Sym, axes: Sym) -> Sym:
     return _unsqueeze(call, x, call.numbers(axes, "the axes"))
 
@@ -102,14 +102,14 @@ def size(call: Call, x: Sym) -> Sym:
     return call.shape_value([_product(x.shape)]).reshape([])
 
 
-@op("Expand", since=8)
+@op("Expand", since=8, note="shape: known at import")
 def expand(call: Call, x: Sym, shape: Sym) -> Sym:
     wanted = call.numbers(shape, "the shape")
     call.require(all(n >= 0 for n in wanted), f"shape {list(wanted)} has a negative size")
     return x.broadcast_to(broadcast_shapes(x.shape, tuple(wanted)))
 
 
-@op("Tile", since=6)
+@op("Tile", since=6, note="repeats: known at import")
 def tile(call: Call, x: Sym, repeats: Sym) -> Sym:
     times = call.numbers(repeats, "the repeats")
     call.require(len(times) == x.rank, f"{len(times)} repeats for rank {x.rank}")
@@ -131,13 +131,13 @@ def split_attribute(call: Call, x: Sym) -> tuple[Sym, ...]:
     return _split(call, x, call.integers("split"), len(call.outputs))
 
 
-@op("Split", since=13)
+@op("Split", since=13, note="split: known at import")
 def split_operand(call: Call, x: Sym, split: Sym | None = None) -> tuple[Sym, ...]:
     sizes = None if split is None else call.numbers(split, "the sizes of the parts")
     return _split(call, x, sizes, len(call.outputs))
 
 
-@op("Split", since=18)
+@op("Split", since=18, note="split: known at import")
 def split(call: Call, x: Sym, split: Sym | None = None) -> tuple[Sym, ...]:
     sizes = None if split is None else call.numbers(split, "the sizes of the parts")
     call.require((sizes is None) == call.has("num_outputs"), "needs either sizes or num_outputs")
@@ -180,7 +180,7 @@ def slice_attribute(call: Call, x: Sym) -> Sym:
     return _slice(call, x, starts, ends, axes, None)
 
 
-@op("Slice", since=10)
+@op("Slice", since=10, note="starts, ends, axes, steps: known at import")
 def slice_(
     call: Call, x: Sym, starts: Sym, ends: Sym, axes: Sym | None = None, steps: Sym | None = None
 ) -> Sym:
@@ -243,7 +243,7 @@ def pad_attribute(call: Call, x: Sym) -> Sym:
     return _pad(call, x, pads, call.real("value", 0.0), mode, range(x.rank))
 
 
-@op("Pad", since=11)
+@op("Pad", since=11, note="pads, constant_value, axes: known at import")
 def pad(
     call: Call, x: Sym, pads: Sym, constant_value: Sym | None = None, axes: Sym | None = None
 ) -> Sym:
@@ -313,11 +313,13 @@ def depth_to_space(call: Call, x: Sym) -> Sym:
 
 @op("SpaceToDepth", since=1)
 def space_to_depth(call: Call, x: Sym) -> Sym:
+    mode = call.choice("mode", ("DCR", "CRD"), "DCR") if call.opset >= 28 else "DCR"
     b = call.integer("blocksize")
     fits = x.rank == 4 and b > 0 and x.shape[2] % b == 0 and x.shape[3] % b == 0
     call.require(fits, f"{x.type} has no blocks of {b}")
     n, c, h, w = x.shape
-    y = x.reshape([n, c, h // b, b, w // b, b]).transpose([0, 3, 5, 1, 2, 4])
+    order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+    y = x.reshape([n, c, h // b, b, w // b, b]).transpose(order)
     return y.reshape([n, c * b * b, h // b, w // b])
 
 
