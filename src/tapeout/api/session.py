@@ -1,23 +1,23 @@
-"""Entry points of one module over one memory: compiled as needed, the variables shared."""
+"""Entry points of one module over one memory: compiled as they are needed, the variables shared."""
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tapeout.driver.options import Options, resolve_target
-from tapeout.driver.pipeline import lower, optimize
+from tapeout.driver.pipeline import compile_graph
 from tapeout.kernel.program import Check, Launch
-from tapeout.runtime import jit
+from tapeout.runtime.arena import Arena
+from tapeout.runtime.executable import Executable
 from tapeout.schedule.layout import plan_variables
 from tapeout.support import env
 from tapeout.support.errors import OptionError, TapeoutError, nearest
 
 if TYPE_CHECKING:
+    from tapeout.driver.pipeline import Compiled
     from tapeout.ir.graph import Graph, Variable
     from tapeout.ir.op import Array
     from tapeout.kernel.program import Program
@@ -28,100 +28,117 @@ class CheckFailed(TapeoutError):
 
 
 class Session:
-    def __init__(self, variables: Sequence[Variable], *, target="native", threads=None, checked=None, guard=False):
+    """The variables of a module in one arena, and the entry points compiled for it.
+
+    The arena starts with the persistent part; it grows when an entry point needs a larger transient part, and never while one runs.
+
+    Args:
+        variables: All variables of the module, in the order of their declaration.
+        target: `native` or the name of a target class.
+        threads: Threads to run with; None: as the environment says.
+        checked: Test the bounds of every memory access; None: as the environment says.
+        guard: Put the arena between two inaccessible pages.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Variable],
+        *,
+        target: str = "native",
+        threads: int | None = None,
+        checked: bool | None = None,
+        guard: bool = False,
+    ) -> None:
+        """Lay out the variables and give them their initial values."""
         options = Options(resolve_target(target))
-        if checked is not None:
-            from dataclasses import replace
-            options = replace(options, checked=checked)
-        self.options = options
-        self.threads = threads or env.threads()
+        self.options = options if checked is None else replace(options, checked=checked)
+        self.threads = env.threads() if threads is None else threads
+        if self.threads < 1:
+            raise OptionError(f"threads is {self.threads}, it must be at least 1")
         self.variables = {v.name: v for v in variables}
         self.layout = plan_variables(list(variables))
         self.compile_seconds = 0.0
-        self._names = set()
-        self._arena = _aligned(max(self.layout.bytes, 64))
+        self._guard = guard
+        self._kernels: set[str] = set()
+        self._entries: list[Entry] = []
+        self.arena = Arena(self.layout.bytes, guard)
         for v in variables:
             if v.initial is not None:
                 self.write(v.name, v.initial)
 
     @property
-    def kernels(self):
-        return len(self._names)
+    def kernels(self) -> int:
+        """Number of distinct kernels in use."""
+        return len(self._kernels)
 
-    def _view(self, name):
-        slot = self.layout.slot.get(name)
-        if slot is None:
-            raise OptionError(f"no variable {name!r}", hint=nearest(name, self.layout.slot))
-        t = slot.type
-        return self._arena[slot.offset : slot.offset + t.bytes].view(t.dtype.numpy).reshape(t.shape)
+    def read(self, name: str) -> Array:
+        """Return a copy of a variable.
 
-    def read(self, name) -> Array:
+        Raises:
+            OptionError: There is none of that name.
+        """
         return self._view(name).copy()
 
-    def write(self, name, array):
+    def write(self, name: str, array: Array) -> None:
+        """Set a variable to an array of its shape and dtype."""
         self._view(name)[...] = array
 
     def prepare(self, graph: Graph) -> Entry:
+        """Compile an entry point (or load it from the cache); nothing is allocated after this returns."""
         start = time.perf_counter()
-        for stage in optimize(graph, self.options):
-            graph = stage.graph
-        program = lower(graph, self.layout, self.options)
-        from tapeout.codegen import cpu
-        objects = cpu.compile_objects(program.kernels, self.options.target, checked=self.options.checked)
-        if program.arena > self._arena.size:
-            new = _aligned(program.arena)
-            new[: self.layout.bytes] = self._arena[: self.layout.bytes]
-            self._arena = new
-        self._names |= set(program.kernels)
+        compiled = compile_graph(graph, self.layout, self.options)
+        self._grow(compiled.program.arena)
+        entry = Entry(self, compiled)
+        self._entries.append(entry)
+        self._kernels.update(i.kernel for i in compiled.program.items if isinstance(i, Launch))
         self.compile_seconds += time.perf_counter() - start
-        return Entry(self, program, objects)
+        return entry
+
+    def _grow(self, size: int) -> None:
+        if self.arena.bytes >= size:
+            return
+        larger = Arena(size, self._guard)
+        larger.memory[: self.layout.bytes] = self.arena.memory[: self.layout.bytes]
+        self.arena = larger
+        for entry in self._entries:
+            entry.bind(larger)
+
+    def _view(self, name: str) -> Array:
+        slot = self.layout.slot.get(name)
+        if slot is None:
+            raise OptionError(f"no variable is called {name!r}", hint=nearest(name, self.layout.slot))
+        order = tuple(range(slot.type.rank))
+        return self.arena.view(slot.offset, slot.type.dtype, slot.type.shape, order)
 
 
 class Entry:
-    def __init__(self, session, program: Program, objects):
-        self.session, self.program = session, program
-        names = list(program.kernels)
-        self.library = jit.Library(objects.values(), names)
-        self.functions = {n: jit.KernelFunction(self.library[n]) for n in names}
-        self.data = np.frombuffer(bytes(program.data) + bytes(64), np.uint8).copy()
+    """One entry point for one binding of dimensions."""
+
+    def __init__(self, session: Session, compiled: Compiled) -> None:
+        """Link the code and bind it to the session's arena."""
+        self.program: Program = compiled.program
+        self.cached = compiled.cached
+        self._messages = {i.code: i.message for i in self.program.items if isinstance(i, Check)}
+        self._native = Executable(
+            compiled.program,
+            compiled.objects,
+            entry=compiled.entry,
+            checked=session.options.checked,
+            threads=session.threads,
+            arena=session.arena,
+        )
+
+    def bind(self, arena: Arena) -> None:
+        """Work in another arena, whose persistent part is the same."""
+        self._native.bind(arena)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        p = self.program
-        arena = self.session._arena
-        base = arena.ctypes.data
-        held = {}
-        def address(name):
-            b = p.buffers[name]
-            if b.space == "input":
-                a = inputs[p.inputs[b.offset]]
-                held[name] = a
-                return a.ctypes.data
-            if b.space == "constant":
-                return self.data.ctypes.data + b.offset
-            return base + b.offset
-        fault = (ctypes.c_int64 * 4)()
-        for item in p.items:
-            if isinstance(item, Check):
-                b = p.buffers[item.buffer]
-                if ctypes.c_uint8.from_address(address(item.buffer)).value:
-                    raise CheckFailed(item.message)
-                continue
-            k = p.kernels[item.kernel]
-            args = (ctypes.c_void_p * (len(item.args) + 1))(*[address(a) for a in item.args], ctypes.addressof(fault))
-            self.functions[item.kernel](args, 0, k.tasks)
-            if self.session.options.checked:
-                jit.raise_fault(fault)
-        out = {}
-        for name, bname in p.outputs.items():
-            b = p.buffers[bname]
-            t = b.type
-            src = (ctypes.c_uint8 * t.bytes).from_address(address(bname)) if t.bytes else b""
-            phys = np.frombuffer(src, t.dtype.numpy).reshape([t.shape[d] for d in b.order])
-            out[name] = phys.transpose(np.argsort(b.order)).copy() if t.rank else phys.reshape(()).copy()
-        return out
+        """Run once and return copies of the outputs.
 
-
-def _aligned(size):
-    raw = np.zeros(size + 64, np.uint8)
-    off = -raw.ctypes.data % 64
-    return raw[off : off + size]
+        Raises:
+            CheckFailed: A check fired; nothing was updated.
+        """
+        code = self._native.run(inputs)
+        if code:
+            raise CheckFailed(self._messages.get(code, f"the program stopped with code {code}"))
+        return self._native.outputs()
