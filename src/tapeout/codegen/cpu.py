@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tapeout.codegen.assemble import assemble, content_key
 from tapeout.codegen.emit import KernelEmitter
-from tapeout.codegen.machine import resolve, target_machine
-from tapeout.support.errors import CompileError
+from tapeout.codegen.machine import resolve
+from tapeout.kernel.math import legalize
+from tapeout.kernel.text import print_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,46 +38,30 @@ def compile_objects(
     checked: bool = False,
     cache: KernelCache | None = None,
 ) -> dict[str, bytes]:
-    """Return object code by symbol."""
-    from tapeout.kernel.math import legalize
+    """Return object code by symbol, one object per kernel.
 
-    machine = resolve(target)
-    return {
-        symbol: assemble(emit_kernel(legalize(kernel, target), target, checked), target)
-        for symbol, kernel in kernels.items()
-    }
+    Args:
+        kernels: Verified kernels by symbol.
+        target: Machine class.
+        checked: Test the bounds of every load and store.
+        cache: Where objects are kept; None keeps none.
 
-
-def assemble(text: str, target: Target) -> bytes:
-    """Return the object code of a module's text."""
-    from llvmlite import binding
-
-    machine = target_machine(resolve(target))
-    with binding.create_context() as context, parse(text, context) as module:
-        optimize(module, machine)
-        return machine.emit_object(module)
+    Raises:
+        CompileError: A kernel holds what a CPU thread cannot do.
+    """
+    return {s: _compile(k, target, checked, cache) for s, k in kernels.items()}
 
 
-def parse(text, context):
-    from llvmlite import binding
-
-    try:
-        module = binding.parse_assembly(text, context)
-        module.verify()
-    except RuntimeError as error:
-        raise CompileError(f"LLVM refuses the text of a kernel: {error}", where="codegen") from error
-    return module
-
-
-def optimize(module, machine):
-    from llvmlite import binding
-
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = options.slp_vectorization = False
-    options.loop_unrolling = options.loop_interleaving = False
-    builder = binding.create_pass_builder(machine, options)
-    passes = binding.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.run(module, builder)
+def _compile(
+    kernel: loops.Kernel, target: Target, checked: bool, cache: KernelCache | None
+) -> bytes:
+    if cache is None:
+        return assemble(emit_kernel(legalize(kernel, target), target, checked), target)
+    # By the kernel's own text, so that a hit needs no formulas and no LLVM IR.
+    facts = f"checked {checked} {target!r}\n"
+    key = content_key("kernel", resolve(target), facts + print_kernel(kernel))
+    found = cache.get(key)
+    if found is None:
+        found = _compile(kernel, target, checked, None)
+        cache.put(key, found)
+    return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tapeout.codegen.convert import bitcast, cast
 from tapeout.codegen.memory import Faults, Memory, Place, ramp, splat
 from tapeout.codegen.scalar import Scalars
-from tapeout.codegen.text import Function, Value, constant, memory_type, register_type, vector
+from tapeout.codegen.text import Function, Value, constant, memory_type, register_type
 from tapeout.ir.dtype import bool_, i64
 from tapeout.kernel import loops
 from tapeout.kernel.walk import parts
@@ -53,9 +53,11 @@ class KernelEmitter:
         self._names: dict[str, Value] = {}
         self._stack = 0
         self._enclosing: list[tuple[str, int]] = []
-        self._locals: dict[str, None] = {}
+        # Buffers in memory, by number: names may hold what a symbol may not.
+        self._numbers = {p.name: i for i, p in enumerate(kernel.params)}
         self._places = {
-            p.name: Place(p.name, p.dtype, p.size, f"%p{i}") for i, p in enumerate(kernel.params)
+            p.name: Place(p.name, p.dtype, p.size, f"%p{i}", number=i)
+            for i, p in enumerate(kernel.params)
         }
         self._statements: dict[type[loops.Stmt], Callable[..., None]] = {
             loops.For: self._for,
@@ -130,10 +132,7 @@ class KernelEmitter:
         """The function that keeps the first fault, and the names it reports."""
         name = self._kernel.name
         names = [name_text(f"{name}.name", name)]
-        names += [
-            name_text(f"{name}.name.{b}", b)
-            for b in dict.fromkeys([*(p.name for p in self._kernel.params), *self._locals])
-        ]
+        names += [name_text(f"{name}.name.{i}", b) for b, i in self._numbers.items()]
         f = Function()
         won = f.do("cmpxchg ptr %cell, i64 0, i64 1 acq_rel monotonic")
         first = f.pure(f"extractvalue {{ i64, i1 }} {won}, 1")
@@ -141,7 +140,9 @@ class KernelEmitter:
         f.branch(first, write, done)
         f.start(write)
         for i, value in enumerate((f'ptr @"{name}.name"', "ptr %buffer", "i64 %index"), 1):
-            f.line(f"store {value}, ptr {f.pure(f'getelementptr inbounds i64, ptr %cell, i64 {i}')}")
+            f.line(
+                f"store {value}, ptr {f.pure(f'getelementptr inbounds i64, ptr %cell, i64 {i}')}"
+            )
         f.jump(done)
         f.start(done)
         f.line("ret void")
@@ -207,7 +208,9 @@ class KernelEmitter:
         self, s: loops.For, start: Value, stop: Value, body: Callable[[Value], None]
     ) -> None:
         if start.number is None or stop.number is None:
-            raise CompileError(f"unrolled loop {s.var} has bounds that are no constants", where="codegen")
+            raise CompileError(
+                f"unrolled loop {s.var} has bounds that are no constants", where="codegen"
+            )
         for number in range(start.number, stop.number, s.step):
             body(constant(number, i64))
 
@@ -222,7 +225,7 @@ class KernelEmitter:
             self._places[s.name] = Place(s.name, s.dtype, s.count, slots=slots, lanes=s.lanes)
             return
         size = s.count * s.lanes
-        if s.name not in self._locals:
+        if s.name not in self._numbers:
             self._stack += -(-size * s.dtype.bytes // 64) * 64
         if self._stack > STACK:
             raise CompileError(
@@ -230,9 +233,9 @@ class KernelEmitter:
                 where="codegen",
                 hint="lower large local buffers to scratch parameters",
             )
-        self._locals[s.name] = None
+        number = self._numbers.setdefault(s.name, len(self._numbers))
         pointer = self._f.alloca(memory_type(s.dtype), 64, size)
-        self._places[s.name] = Place(s.name, s.dtype, size, pointer)
+        self._places[s.name] = Place(s.name, s.dtype, size, pointer, number=number)
 
     def _store(self, s: loops.Store) -> None:
         value, index, *rest = self._values((s.value, s.index, *([s.mask] if s.mask else [])))
@@ -308,7 +311,11 @@ class KernelEmitter:
             return x
         if combine in ("any", "all"):
             bits = f.pure(f"bitcast {x} to i{x.lanes}")
-            test = f"icmp ne i{x.lanes} {bits}, 0" if combine == "any" else f"icmp eq i{x.lanes} {bits}, -1"
+            test = (
+                f"icmp ne i{x.lanes} {bits}, 0"
+                if combine == "any"
+                else f"icmp eq i{x.lanes} {bits}, -1"
+            )
             return Value(f.pure(test), bool_)
         while x.lanes > 1:
             half = x.lanes // 2

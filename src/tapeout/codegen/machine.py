@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from llvmlite import binding
 
 # What a class needs, and the CPU that stands for it when the host cannot run it.
-_NEEDS = {"avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"), "avx2": ("avx2", "fma", "f16c")}
+_NEEDS = {
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c"),
+    "avx2": ("avx2", "fma", "f16c"),
+}
 _BASELINE = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": ""}
 
 
@@ -38,36 +41,44 @@ def resolve(target: Target) -> Machine:
         CompileError: The class is not one of a CPU.
     """
     if target.name not in _BASELINE:
-        raise CompileError(f"{target.name!r} is no class of CPUs; one of {', '.join(_BASELINE)}", where="target")
-    llvm = _llvm()
-    triple = target.triple or llvm.get_process_triple()
+        raise CompileError(
+            f"{target.name!r} is no class of CPUs; one of {', '.join(_BASELINE)}", where="target"
+        )
+    from llvmlite import binding
+
+    triple = target.triple or binding.get_process_triple()
     if target.cpu:
         return Machine(triple, target.cpu, target.features)
     if target.triple or not _host_runs(target.name):
         return Machine(triple, _BASELINE[target.name], target.features)
-    features = target.features or llvm.get_host_cpu_features().flatten()
-    return Machine(triple, llvm.get_host_cpu_name(), features)
+    features = target.features or binding.get_host_cpu_features().flatten()
+    return Machine(triple, binding.get_host_cpu_name(), features)
 
 
 @cache
 def target_machine(machine: Machine) -> binding.TargetMachine:
-    """Return LLVM's description of a machine, made once."""
-    return _llvm().Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
-    )
+    """Return LLVM's description of a machine, made once.
 
-
-@cache
-def _llvm() -> type[binding]:  # type: ignore[valid-type]
+    Raises:
+        CompileError: This LLVM has no back end for the triple.
+    """
     from llvmlite import binding
 
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    return binding  # type: ignore[return-value]
+    try:
+        target = binding.Target.from_triple(machine.triple)
+    except RuntimeError as error:
+        raise CompileError(f"no back end for {machine.triple!r}: {error}", where="target") from None
+    return target.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
+    )
 
 
 def _host_runs(name: str) -> bool:
+    from llvmlite import binding
+
     if name == "generic":
         return True
-    features = _llvm().get_host_cpu_features()
+    features = binding.get_host_cpu_features()
     return all(features.get(f, False) for f in _NEEDS[name])

@@ -36,6 +36,7 @@ class Place:
         pointer: The operand that holds its address; empty for registers.
         slots: One stack slot per vector of a register buffer, which sroa turns into registers.
         lanes: Lanes of each slot.
+        number: Which of the kernel's buffers in memory it is.
     """
 
     name: str
@@ -44,11 +45,17 @@ class Place:
     pointer: str = ""
     slots: tuple[str, ...] = ()
     lanes: int = 1
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Where a checked build reports an access out of bounds: the operands of the record and of the names."""
+    """Where a checked build reports an access out of bounds.
+
+    Attributes:
+        symbol: The kernel's; the function that reports and the names of buffers derive from it.
+        cell: The operand with the address of the record.
+    """
 
     symbol: str
     cell: str
@@ -83,7 +90,11 @@ class Memory:
         if place.slots:
             self._refuse_partial(place, lanes, active, mask)
             slot = self._slot(place, index)
-            return Value(self._f.do(f"load {register_type(place.dtype, lanes)}, ptr {slot}"), place.dtype, lanes)
+            return Value(
+                self._f.do(f"load {register_type(place.dtype, lanes)}, ptr {slot}"),
+                place.dtype,
+                lanes,
+            )
         if index.lanes > 1:
             return self._gather(place, index, active, mask, other)
         self._check(place, index, lanes, active, mask)
@@ -220,7 +231,9 @@ class Memory:
             f"ptr align {place.dtype.bytes} {address}, {mask}, {rest})"
         )
 
-    def _load_pieces(self, place: Place, index: Value, lanes: int, active: int, other: float) -> str:
+    def _load_pieces(
+        self, place: Place, index: Value, lanes: int, active: int, other: float
+    ) -> str:
         out = constant(other, _raw(place.dtype), lanes)
         for start, count in _pieces(active):
             address = self._address(place, self._later(index, start))
@@ -288,7 +301,7 @@ class Memory:
         self._f.start(bad)
         symbol, cell = self._faults.symbol, self._faults.cell
         self._f.line(
-            f'call void @"{symbol}.fault"(ptr {cell}, ptr @"{symbol}.name.{place.name}", {index})'
+            f'call void @"{symbol}.fault"(ptr {cell}, ptr @"{symbol}.name.{place.number}", {index})'
         )
         self._f.line("ret void")
         self._f.start(good)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,7 +98,7 @@ def run_kernel(
     args = (ctypes.c_void_p * (len(addresses) + 1))(*addresses, ctypes.addressof(fault))
     tasks = kernel.tasks
     cuts = [tasks * i // threads for i in range(threads + 1)]
-    workers = [threading.Thread(target=run, args=(args, a, b)) for a, b in zip(cuts, cuts[1:])]
+    workers = [threading.Thread(target=run, args=(args, a, b)) for a, b in pairwise(cuts)]
     if threads == 1:
         run(args, 0, tasks)
     else:
@@ -107,7 +107,7 @@ def run_kernel(
         for w in workers:
             w.join()
     if checked:
-        raise_fault(fault)
+        raise_fault(list(fault))
 
 
 def raise_fault(fault: Sequence[int]) -> None:

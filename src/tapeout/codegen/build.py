@@ -1,0 +1,55 @@
+"""A whole program to object code: its kernels, the driver and the thread pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tapeout.codegen import pool
+from tapeout.codegen.assemble import assemble_cached, version
+from tapeout.codegen.cache import store_of
+from tapeout.codegen.cpu import compile_objects, emit_kernel
+from tapeout.codegen.driver import emit_driver, entry_symbol
+from tapeout.kernel.math import legalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapeout.kernel.program import Program
+    from tapeout.kernel.target import Target
+
+__all__ = ["build", "version"]
+
+
+def build(
+    program: Program,
+    target: Target,
+    *,
+    checked: bool = False,
+    cached: bool = True,
+    dump: Callable[[str, str, str], None] | None = None,
+) -> tuple[dict[str, bytes], str]:
+    """Return the object code of a program by symbol, and the symbol of its entry point.
+
+    The objects are one per kernel, the driver under the entry's symbol, and the thread pool under `pool.SYMBOL`.
+
+    Args:
+        program: Launches, buffers and kernels.
+        target: Machine class.
+        checked: Test the bounds of every load and store.
+        cached: Keep and use objects on disk.
+        dump: Called with (stage, suffix, text) for the LLVM IR of the kernels and of the driver.
+
+    Raises:
+        CompileError: A kernel or launch cannot be turned into code.
+    """
+    store = store_of("kernels") if cached else None
+    entry = entry_symbol(program.name)
+    driver = emit_driver(program, target, checked)
+    if dump is not None:
+        for symbol, kernel in program.kernels.items():
+            dump(f"kernel-{symbol}", "ll", emit_kernel(legalize(kernel, target), target, checked))
+        dump("driver", "ll", driver)
+    objects = compile_objects(program.kernels, target, checked=checked, cache=store)
+    objects[entry] = assemble_cached(driver, target, store)
+    objects[pool.SYMBOL] = assemble_cached(pool.emit_pool(target), target, store)
+    return objects, entry

@@ -1,0 +1,305 @@
+"""The thread pool, in LLVM IR: pthread threads that spin for their next job, and sleep when none comes.
+
+    ptr  @tapeout_pool_create(i64 threads, i64 spins)    null if memory is short; fewer threads if the system refuses some
+    void @tapeout_pool_destroy(ptr pool)                  joins the threads
+    i64  @tapeout_pool_threads(ptr pool)
+    void @tapeout_pool_run(ptr pool, ptr kernel, ptr args, i64 tasks)
+
+The caller of `run` works as thread 0. Thread t of n runs the tasks from `tasks*t/n` to `tasks*(t+1)/n`: what a task computes
+never depends on the thread that runs it, so neither do results. A worker looks for a job `spins` times, some nanoseconds
+each, then seven times as often while it offers its core to others, and then sleeps on a futex; the caller waits for the workers
+likewise. One caller at a time.
+
+Layout of a pool, in cache lines so that nobody spins on a line that another writes to:
+
+    0 run function, 8 threads, 16 spins | 64 job number (i32), 68 sleepers (i32) | 128 workers at work (i32), 132 caller sleeps
+    (i32) | 192 kernel, 200 args, 208 tasks, 216 stop | 256 per worker: pool, number, pthread_t, pad
+
+The first word is the address of `run`, so that a driver needs the pool only and no symbol of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tapeout.codegen.machine import resolve
+
+if TYPE_CHECKING:
+    from tapeout.kernel.target import Target
+
+SYMBOL = "tapeout__pool"
+"""Under which name the pool stands among the objects of a program; no entry point can have it."""
+
+_PAUSE = {
+    "x86_64": "call void @llvm.x86.sse2.pause()",
+    "aarch64": 'call void asm sideeffect "yield", ""()',
+}
+_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
+
+_SLEEP_FUTEX = """\
+declare i64 @syscall(i64, ...)
+
+define internal void @sleep(ptr %word, i32 %seen) nounwind {{
+  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 128, i32 %seen, ptr null, ptr null, i32 0)
+  ret void
+}}
+
+define internal void @wake(ptr %word) nounwind {{
+  %r = call i64 (i64, ...) @syscall(i64 {futex}, ptr %word, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  ret void
+}}
+"""
+
+# Where there is no futex, sleepers look again every 50 microseconds.
+_SLEEP_POLL = """\
+declare i32 @usleep(i32)
+
+define internal void @sleep(ptr %word, i32 %seen) nounwind {
+  %r = call i32 @usleep(i32 50)
+  ret void
+}
+
+define internal void @wake(ptr %word) nounwind {
+  ret void
+}
+"""
+
+_POOL = """\
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join(i64, ptr)
+declare ptr @aligned_alloc(i64, i64)
+declare void @free(ptr)
+declare i32 @sched_yield()
+
+; Waits until the word differs from what was seen: spins, then sleeps, counted in `sleepers` for those who wake.
+define internal i32 @await_change(ptr %word, i32 %seen, i64 %spins, ptr %sleepers) nounwind {{
+entry:
+  br label %spin
+spin:
+  %n = phi i64 [ 0, %entry ], [ %m, %again ]
+  %now = load atomic i32, ptr %word acquire, align 4
+  %changed = icmp ne i32 %now, %seen
+  br i1 %changed, label %done, label %idle
+idle:
+  {pause}
+  %m = add i64 %n, 1
+  %patient = icmp slt i64 %m, %spins
+  br i1 %patient, label %again, label %polite
+polite:
+  %y = call i32 @sched_yield()
+  %limit = shl i64 %spins, 3
+  %more = icmp slt i64 %m, %limit
+  br i1 %more, label %again, label %doze
+again:
+  br label %spin
+doze:
+  %up = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  br label %look
+look:
+  %later = load atomic i32, ptr %word seq_cst, align 4
+  %moved = icmp ne i32 %later, %seen
+  br i1 %moved, label %risen, label %rest
+rest:
+  call void @sleep(ptr %word, i32 %seen)
+  br label %look
+risen:
+  %down = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  br label %done
+done:
+  %value = phi i32 [ %now, %spin ], [ %later, %risen ]
+  ret i32 %value
+}}
+
+; Runs the tasks of thread t.
+define internal void @share(ptr %pool, i64 %t) nounwind {{
+  %threads.at = getelementptr inbounds i8, ptr %pool, i64 8
+  %threads = load i64, ptr %threads.at, align 8
+  %kernel.at = getelementptr inbounds i8, ptr %pool, i64 192
+  %kernel = load ptr, ptr %kernel.at, align 8
+  %args.at = getelementptr inbounds i8, ptr %pool, i64 200
+  %args = load ptr, ptr %args.at, align 8
+  %tasks.at = getelementptr inbounds i8, ptr %pool, i64 208
+  %tasks = load i64, ptr %tasks.at, align 8
+  %lo.n = mul i64 %tasks, %t
+  %lo = udiv i64 %lo.n, %threads
+  %next = add i64 %t, 1
+  %hi.n = mul i64 %tasks, %next
+  %hi = udiv i64 %hi.n, %threads
+  %some = icmp slt i64 %lo, %hi
+  br i1 %some, label %work, label %done
+work:
+  call void %kernel(ptr %args, i64 %lo, i64 %hi)
+  br label %done
+done:
+  ret void
+}}
+
+define internal ptr @worker(ptr %self) nounwind {{
+entry:
+  %pool = load ptr, ptr %self, align 8
+  %t.at = getelementptr inbounds i8, ptr %self, i64 8
+  %t = load i64, ptr %t.at, align 8
+  %spins.at = getelementptr inbounds i8, ptr %pool, i64 16
+  %spins = load i64, ptr %spins.at, align 8
+  %job.at = getelementptr inbounds i8, ptr %pool, i64 64
+  %sleepers = getelementptr inbounds i8, ptr %pool, i64 68
+  %left.at = getelementptr inbounds i8, ptr %pool, i64 128
+  %caller.at = getelementptr inbounds i8, ptr %pool, i64 132
+  %stop.at = getelementptr inbounds i8, ptr %pool, i64 216
+  br label %wait
+wait:
+  %seen = phi i32 [ 0, %entry ], [ %job, %wake ], [ %job, %finish ]
+  %job = call i32 @await_change(ptr %job.at, i32 %seen, i64 %spins, ptr %sleepers)
+  %stop = load i64, ptr %stop.at, align 8
+  %stopped = icmp ne i64 %stop, 0
+  br i1 %stopped, label %end, label %work
+work:
+  call void @share(ptr %pool, i64 %t)
+  br label %finish
+finish:
+  %was = atomicrmw sub ptr %left.at, i32 1 seq_cst
+  %last = icmp eq i32 %was, 1
+  %asleep = load atomic i32, ptr %caller.at seq_cst, align 4
+  %sleeping = icmp ne i32 %asleep, 0
+  %call = and i1 %last, %sleeping
+  br i1 %call, label %wake, label %wait
+wake:
+  call void @wake(ptr %left.at)
+  br label %wait
+end:
+  ret ptr null
+}}
+
+define void @tapeout_pool_run(ptr %pool, ptr %kernel, ptr %args, i64 %tasks) nounwind {{
+entry:
+  %threads.at = getelementptr inbounds i8, ptr %pool, i64 8
+  %threads = load i64, ptr %threads.at, align 8
+  %spins.at = getelementptr inbounds i8, ptr %pool, i64 16
+  %spins = load i64, ptr %spins.at, align 8
+  %job.at = getelementptr inbounds i8, ptr %pool, i64 64
+  %sleepers.at = getelementptr inbounds i8, ptr %pool, i64 68
+  %left.at = getelementptr inbounds i8, ptr %pool, i64 128
+  %caller.at = getelementptr inbounds i8, ptr %pool, i64 132
+  %kernel.at = getelementptr inbounds i8, ptr %pool, i64 192
+  %args.at = getelementptr inbounds i8, ptr %pool, i64 200
+  %tasks.at = getelementptr inbounds i8, ptr %pool, i64 208
+  %few = icmp slt i64 %tasks, 2
+  %single = icmp slt i64 %threads, 2
+  %alone = or i1 %few, %single
+  br i1 %alone, label %serial, label %share
+serial:
+  call void %kernel(ptr %args, i64 0, i64 %tasks)
+  ret void
+share:
+  store ptr %kernel, ptr %kernel.at, align 8
+  store ptr %args, ptr %args.at, align 8
+  store i64 %tasks, ptr %tasks.at, align 8
+  %workers = add i64 %threads, -1
+  %left = trunc i64 %workers to i32
+  store atomic i32 %left, ptr %left.at monotonic, align 4
+  %old = atomicrmw add ptr %job.at, i32 1 seq_cst
+  %sleepers = load atomic i32, ptr %sleepers.at seq_cst, align 4
+  %asleep = icmp ne i32 %sleepers, 0
+  br i1 %asleep, label %rouse, label %mine
+rouse:
+  call void @wake(ptr %job.at)
+  br label %mine
+mine:
+  call void @share(ptr %pool, i64 0)
+  br label %join
+join:
+  %now = load atomic i32, ptr %left.at acquire, align 4
+  %over = icmp eq i32 %now, 0
+  br i1 %over, label %done, label %wait
+wait:
+  %then = call i32 @await_change(ptr %left.at, i32 %now, i64 %spins, ptr %caller.at)
+  br label %join
+done:
+  ret void
+}}
+
+define i64 @tapeout_pool_threads(ptr %pool) nounwind {{
+  %threads.at = getelementptr inbounds i8, ptr %pool, i64 8
+  %threads = load i64, ptr %threads.at, align 8
+  ret i64 %threads
+}}
+
+define ptr @tapeout_pool_create(i64 %threads, i64 %spins) nounwind {{
+entry:
+  %selves = mul i64 %threads, 64
+  %bytes = add i64 %selves, 256
+  %pool = call ptr @aligned_alloc(i64 64, i64 %bytes)
+  %none = icmp eq ptr %pool, null
+  br i1 %none, label %fail, label %init
+fail:
+  ret ptr null
+init:
+  call void @llvm.memset.p0.i64(ptr align 64 %pool, i8 0, i64 %bytes, i1 false)
+  store ptr @tapeout_pool_run, ptr %pool, align 8
+  %threads.at = getelementptr inbounds i8, ptr %pool, i64 8
+  store i64 %threads, ptr %threads.at, align 8
+  %spins.at = getelementptr inbounds i8, ptr %pool, i64 16
+  store i64 %spins, ptr %spins.at, align 8
+  br label %head
+head:
+  %t = phi i64 [ 1, %init ], [ %next, %started ]
+  %more = icmp slt i64 %t, %threads
+  br i1 %more, label %start, label %done
+start:
+  %offset.n = mul i64 %t, 64
+  %offset = add i64 %offset.n, 192
+  %self = getelementptr inbounds i8, ptr %pool, i64 %offset
+  store ptr %pool, ptr %self, align 8
+  %t.at = getelementptr inbounds i8, ptr %self, i64 8
+  store i64 %t, ptr %t.at, align 8
+  %handle = getelementptr inbounds i8, ptr %self, i64 16
+  %error = call i32 @pthread_create(ptr %handle, ptr null, ptr @worker, ptr %self)
+  %next = add i64 %t, 1
+  %bad = icmp ne i32 %error, 0
+  br i1 %bad, label %fewer, label %started
+started:
+  br label %head
+fewer:
+  store i64 %t, ptr %threads.at, align 8
+  br label %done
+done:
+  ret ptr %pool
+}}
+
+define void @tapeout_pool_destroy(ptr %pool) nounwind {{
+entry:
+  %threads.at = getelementptr inbounds i8, ptr %pool, i64 8
+  %threads = load i64, ptr %threads.at, align 8
+  %stop.at = getelementptr inbounds i8, ptr %pool, i64 216
+  store i64 1, ptr %stop.at, align 8
+  %job.at = getelementptr inbounds i8, ptr %pool, i64 64
+  %old = atomicrmw add ptr %job.at, i32 1 seq_cst
+  call void @wake(ptr %job.at)
+  br label %head
+head:
+  %t = phi i64 [ 1, %entry ], [ %next, %join ]
+  %more = icmp slt i64 %t, %threads
+  br i1 %more, label %join, label %done
+join:
+  %offset.n = mul i64 %t, 64
+  %offset = add i64 %offset.n, 208
+  %handle.at = getelementptr inbounds i8, ptr %pool, i64 %offset
+  %handle = load i64, ptr %handle.at, align 8
+  %error = call i32 @pthread_join(i64 %handle, ptr null)
+  %next = add i64 %t, 1
+  br label %head
+done:
+  call void @free(ptr %pool)
+  ret void
+}}
+"""
+
+
+def emit_pool(target: Target) -> str:
+    """Return the LLVM IR of the thread pool."""
+    triple = resolve(target).triple
+    arch = triple.partition("-")[0]
+    pause = _PAUSE.get(arch, "; nothing tells this processor that we wait")
+    futex = _FUTEX.get(arch) if "linux" in triple else None
+    sleep = _SLEEP_POLL if futex is None else _SLEEP_FUTEX.format(futex=futex)
+    return sleep + "\n" + _POOL.format(pause=pause)
