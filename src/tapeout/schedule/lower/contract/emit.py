@@ -23,7 +23,7 @@ from tapeout.schedule.lower.contract.blocks import Blocks
 from tapeout.schedule.lower.contract.prepare import as_load, flat
 from tapeout.schedule.lower.contract.tiles import Tiling, Vector, vectors, width
 from tapeout.schedule.lower.finish import Finished, finish
-from tapeout.schedule.lower.grid import Task, open_chunk, open_grid, open_loops
+from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops
 from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
@@ -74,13 +74,22 @@ class ContractionLowering:
         tiling: Its register tiles.
         blocks: Its tasks.
         local: Whether `a` goes through a local buffer.
+        packed: Whether `b` is in panels, filled up to whole vectors.
         fma: Whether to fuse multiply and add.
     """
 
     def __init__(
-        self, product: Product, tiling: Tiling, blocks: Blocks, local: bool, fma: bool
+        self,
+        product: Product,
+        tiling: Tiling,
+        blocks: Blocks,
+        *,
+        local: bool,
+        packed: bool,
+        fma: bool,
     ) -> None:
-        self.p, self.t, self.blocks, self.local, self.fma = product, tiling, blocks, local, fma
+        self.p, self.t, self.blocks = product, tiling, blocks
+        self.local, self.packed, self.fma = local, packed, fma
         written = {s.buffer for s in product.stages}
         self.w = Writer([b.name for b in product.buffers if b.name not in written])
         self.values = Values(self.w, product.by_name)
@@ -238,20 +247,20 @@ class ContractionLowering:
         """Write the blocks of the sum."""
         k = self.blocks.k
         assert k.cut is not None
-        with open_loops(self.w, k.outer) as bind:
-            with self.w.loop(-(-k.cut.extent // k.chunk)) as i:
-                stop = None
-                if k.cut.extent % k.chunk:
-                    left = self.w.named(self.w.index(Affine((), k.cut.extent) - i * k.chunk))
-                    stop = self.w.apply("min", left, self.w.i64(k.chunk))
-                visit(KBlock(bind, i * k.chunk, stop))
+        count = -(-k.cut.extent // k.chunk)
+        with open_loops(self.w, k.outer) as bind, self.w.loop(count) as i:
+            stop = None
+            if k.cut.extent % k.chunk:
+                left = self.w.named(self.w.index(Affine((), k.cut.extent) - i * k.chunk))
+                stop = self.w.apply("min", left, self.w.i64(k.chunk))
+            visit(KBlock(bind, i * k.chunk, stop))
 
     def _steps(self, k: KBlock, visit: Callable[[Bind], None]) -> None:
         """Write the steps of one block of the sum; the innermost ones without a loop if they are few."""
         axes = list(self.blocks.k.inner)
         few = 1
         unrolled: list[Axis] = []
-        while axes and few * axes[-1].extent <= UNROLLED_STEPS:
+        while axes and few * axes[-1].extent <= UNROLLED_STEPS and not self._slides(axes[-1]):
             few *= axes[-1].extent
             unrolled.insert(0, axes.pop())
         with ExitStack() as stack:
@@ -262,6 +271,15 @@ class ContractionLowering:
             bind |= stack.enter_context(open_loops(self.w, axes))
             bind |= stack.enter_context(open_loops(self.w, unrolled, "unroll"))
             visit(bind)
+
+    def _slides(self, axis: Axis) -> bool:
+        """Return whether a step along an axis of k makes rows read what other rows just read.
+
+        Written side by side, such loads would be shared by the back end, stay alive and push accumulators out of registers.
+        """
+        row = self.a_place.coefficient(self.row)
+        step = self.a_place.coefficient(axis)
+        return row != 0 and step % row == 0
 
     # -- one tile -----------------------------------------------------------------------------------
 
@@ -336,13 +354,9 @@ class ContractionLowering:
 
     def _b(self, panel: Panel, v: Vector, k: Bind) -> Expr:
         at = self.b_place.substitute({**panel.bind, **k, self.column: panel.start + v.start})
-        used = v.used if self.b_is_bare else None
+        # Packed panels are filled up; elsewhere, lanes beyond the columns may lie outside the buffer.
+        used = None if self.packed else v.used
         return self.w.load(self.b.buffer, self.b.dtype, self.w.index(at), v.lanes, used)
-
-    @property
-    def b_is_bare(self) -> bool:
-        """Whether lanes beyond the columns may lie outside the buffer: packed panels are filled up."""
-        return self.b_place.coefficient(self.column) == 1
 
     def _a(self, tile: Tile, r: Affine, k: KBlock, bind: Bind) -> Expr:
         if self.local:

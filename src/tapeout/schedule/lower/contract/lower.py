@@ -43,6 +43,7 @@ class Plan:
         tiling: Its tiles.
         steps: Launches that make the operands ready, in order.
         local: Whether `a` is evaluated into a local buffer, tile by tile.
+        packed: Whether `b` is in panels.
         cycles: Estimated cost.
     """
 
@@ -50,13 +51,20 @@ class Plan:
     tiling: Tiling
     steps: tuple[Step, ...]
     local: bool
+    packed: bool
     cycles: float
 
     def lower(self, target: Target) -> Finished:
         """Return the last kernel in loops."""
         blocks = plan_blocks(self.product, self.tiling)
-        fma = target.fma
-        return ContractionLowering(self.product, self.tiling, blocks, self.local, fma).lower()
+        return ContractionLowering(
+            self.product,
+            self.tiling,
+            blocks,
+            local=self.local,
+            packed=self.packed,
+            fma=target.fma,
+        ).lower()
 
 
 def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> Plan:
@@ -85,11 +93,11 @@ class _Planner:
         self.cycles += tiling.cycles * p.steps * outer
         self._count_stores()
         self._ready_a(tiling)
-        self._ready_b(tiling)
+        packed = self._ready_b(tiling)
         local = not self._plain_a
         if local:
             self.cycles += _EVALUATE * p.steps * prod(a.extent for a in (*p.batch, *p.rows))
-        return Plan(merge(self.product), tiling, tuple(self.steps), local, self.cycles)
+        return Plan(merge(self.product), tiling, tuple(self.steps), local, packed, self.cycles)
 
     @property
     def _plain_a(self) -> bool:
@@ -103,8 +111,8 @@ class _Planner:
         if step is None:
             return
         buffers = (*self.product.buffers, replace(step.buffer, access="r"))
-        read = {"a": step.read} if side == "a" else {"b": step.read}
-        self.product = replace(self.product, buffers=buffers, **read)
+        a, b = (step.read, self.product.b) if side == "a" else (self.product.a, step.read)
+        self.product = replace(self.product, buffers=buffers, a=a, b=b)
         self.steps.append(step)
         self.cycles += cycles * prod(step.buffer.shape)
 
@@ -126,6 +134,8 @@ class _Planner:
             once = 2 * touched(as_load(p.a), p.by_name) >= products
             if apart and once and columns >= 48:
                 self._use("a", pack_rows(p, size, self._name()), _COPY)
+            elif once and columns >= 48 and p.steps > 64 and self._aliases(at):
+                self._use("a", evaluate_rows(p, self._name()), _COPY)
             return
         reads = [touched(e, p.by_name) for e in loads(p.a)]
         if 2 * max(reads, default=1) < products:
@@ -134,7 +144,12 @@ class _Planner:
         step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
         self._use("a", step, _COPY)
 
-    def _ready_b(self, tiling: Tiling) -> None:
+    def _aliases(self, at: Affine) -> bool:
+        """Return whether all rows of a tile fall into one set of the first-level cache."""
+        return at.coefficient(self.product.rows[-1]) * self.product.accumulate.bytes % 4096 == 0
+
+    def _ready_b(self, tiling: Tiling) -> bool:
+        """Pack the column operand if that pays or must be; return whether it was."""
         p = self.product
         rows = prod(a.extent for a in p.rows)
         column = p.cols[-1]
@@ -143,11 +158,12 @@ class _Planner:
             unit = at.is_linear and at.coefficient(column) == 1
             far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
             if unit and (rows < 48 or not (far or p.steps > _DIRECT_STEPS)):
-                return
+                return False
             cycles = _COPY if unit else _TRANSPOSE
         else:
             cycles = _TRANSPOSE
         self._use("b", pack_columns(p, tiling, self._name()), cycles)
+        return True
 
 
 def _stride(at: Affine, k: tuple[Axis, ...]) -> int:

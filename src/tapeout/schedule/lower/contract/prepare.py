@@ -10,9 +10,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, guards
-from tapeout.kernel.compute import Buffer, Expr, ExprBuilder, Load, LoopKernel, Store
-from tapeout.schedule.lower.exprs import Index, Rewriter, axes_of, loads, postorder, shared_load
+from tapeout.kernel.compute import Buffer, Expr, ExprBuilder, Index, Load, LoopKernel, Store
 from tapeout.schedule.lower.contract.tiles import Tiling, width
+from tapeout.schedule.lower.exprs import Rewriter, axes_of, loads, postorder, shared_load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def halo(product: Product, operand: Expr, name: str) -> Step | None:
     padded input is such an operand. None if that is not so, or if the elements are hardly used twice.
     """
     found = loads(operand)
-    axes = [a for a in (*product.batch, *product.rows, *product.cols, *product.k)]
+    axes = (*product.batch, *product.rows, *product.cols, *product.k)
     index = _common_index(operand, found)
     if index is None:
         return None
@@ -133,10 +133,16 @@ def pack_rows(product: Product, size: int, name: str) -> Step:
 
 
 def evaluate_rows(product: Product, name: str) -> Step:
-    """Return the row operand evaluated once per element, a row after the other along k."""
+    """Return the row operand evaluated once per element, a row after the other along k.
+
+    Rows get a line more than they need where they would otherwise all fall into the same set of a cache.
+    """
     outer = [*product.batch, *product.rows]
     extents = [*(a.extent for a in outer), product.steps]
-    strides = [prod(extents[n + 1 :]) for n in range(len(extents))]
+    row = product.steps
+    if row * product.accumulate.bytes % 2048 == 0:
+        row += 64 // product.accumulate.bytes
+    strides = [row * prod(extents[n + 1 : -1]) for n in range(len(outer))] + [1]
     buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
     index = (*(Affine.of(a) for a in outer), flat(product.k))
     value = ExprBuilder().cast(product.a, product.accumulate)

@@ -137,8 +137,11 @@ def rebind(
     )
     return replace(
         product,
+        batch=tuple(roles["batch"]),
+        rows=tuple(roles["rows"]),
+        cols=tuple(roles["cols"]),
+        k=tuple(roles["k"]),
         a=rewrite(product.a),
         b=rewrite(product.b),
         stages=stages,
-        **{role: tuple(axes) for role, axes in roles.items()},
     )

@@ -17,7 +17,7 @@ MOST_ROWS = 14
 
 _LATENCY = 8
 """Accumulator registers that keep two multiply-add units of four cycles busy."""
-_LOADS = 2.5
+_LOADS = 2.0
 _START = 24.0
 _PER_REGISTER = 3.0
 _MOST_PIECES = 12
@@ -157,5 +157,5 @@ def _tiling(
 def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
     busy = rows * registers / (2 if fma else 1)
     loads = (rows + registers) / _LOADS
-    per_step = max(busy, loads, _LATENCY / 2)
+    per_step = max(busy, loads, _LATENCY / 2) + 0.1 * loads
     return per_step + (_START + _PER_REGISTER * rows * registers) / max(steps, 1)
