@@ -281,7 +281,7 @@ class _GraphParser:
             operands.append(self.value())
             while s.take(","):
                 operands.append(self.value())
-        loc = self.loc()
+        loc = read_loc(s)
         with s.blaming(at):
             results = self.builder.emit(op, *operands, loc=loc)
         if len(results) != len(written):
@@ -320,26 +320,27 @@ class _GraphParser:
             s.fail(f"no value is called {name!r}", start, nearest(name, self.named))
         return self.named[name]
 
-    def loc(self) -> Loc:
-        s = self.scanner
-        if not s.take("@"):
-            return UNKNOWN
-        file = self.loc_part()
-        if not s.sees(":"):
-            s.fail("':' is expected between file and name")
-        # No blanks are passed over here: a name follows the colon at once, a role after a space.
-        s.pos += 1
-        name = self.loc_part()
-        s.take("")
-        role = s.name("a role") if s.sees('"') or s.peek_word() else "forward"
-        return Loc(file, name, role)
 
-    def loc_part(self) -> str:
-        s = self.scanner
-        if s.sees('"'):
-            return s.string("a name")
-        found = LOC_WORD.match(s.text, s.pos)
-        if found is None:
-            return ""
-        s.pos = found.end()
-        return found.group()
+def read_loc(s: Scanner) -> Loc:
+    """Read `@ file:name role`, or nothing."""
+    if not s.take("@"):
+        return UNKNOWN
+    file = _loc_part(s)
+    if not s.sees(":"):
+        s.fail("':' is expected between file and name")
+    # No blanks are passed over here: a name follows the colon at once, a role after a space.
+    s.pos += 1
+    name = _loc_part(s)
+    s.take("")
+    role = s.name("a role") if s.sees('"') or s.peek_word() else "forward"
+    return Loc(file, name, role)
+
+
+def _loc_part(s: Scanner) -> str:
+    if s.sees('"'):
+        return s.string("a name")
+    found = LOC_WORD.match(s.text, s.pos)
+    if found is None:
+        return ""
+    s.pos = found.end()
+    return found.group()

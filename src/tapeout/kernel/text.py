@@ -19,20 +19,36 @@ A type after a colon stands where it does not follow from the parts (constants a
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tapeout.ir.attribute import hash_of
 from tapeout.ir.dtype import DType, bool_, f32, i64
 from tapeout.ir.literal import spell_name, spell_number
 from tapeout.ir.scalar import SCALAR_OPS
+from tapeout.ir.tensor import Tensor
+from tapeout.ir.text import HEADER, spell_loc
 from tapeout.kernel import loops
 from tapeout.kernel.compute import Numerics
+from tapeout.kernel.program import Check, Launch, Program
 from tapeout.kernel.walk import parts, postorder, roots, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapeout.ir.op import Array
 
 Type = tuple[DType, int]
 """Element type and number of lanes."""
 
 INFIX = {"add": "+", "sub": "-", "mul": "*"}
 ACCESS = {"r": "in", "w": "out", "rw": "inout"}
+INLINE_DATA = 1024
+"""Bytes of constants that stand in a program's text itself."""
+
 _LONG = 72
 
 
@@ -279,3 +295,65 @@ def _count_uses(kernel: loops.Kernel) -> dict[int, int]:
                 for p in parts(expr):
                     uses[id(p)] = uses.get(id(p), 0) + 1
     return uses
+
+
+# -- programs -------------------------------------------------------------------------------------------------
+
+
+def print_program(program: Program) -> str:
+    """Return a program with its kernels as text; `kernel.parse.parse_program` reads it back.
+
+    Constants of more than `INLINE_DATA` bytes are named by hash; `program_data` gives the tensor for a side file.
+    """
+    lines = [HEADER, f"program {spell_name(program.name)} arena {program.arena} {{"]
+    lines += [f"  {line}" for line in _program_lines(program)]
+    for symbol, kernel in program.kernels.items():
+        if symbol != kernel.name:
+            lines.append(f"  symbol {spell_name(symbol)}")
+        lines += [f"  {line}" for line in print_kernel(kernel).splitlines()]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def program_data(program: Program) -> dict[str, Array]:
+    """Return the constants of a program for a side file, by hash; empty if the text holds them."""
+    if len(program.data) <= INLINE_DATA:
+        return {}
+    tensor = Tensor(np.frombuffer(program.data, np.uint8))
+    return {hash_of(tensor): tensor.array}
+
+
+def _program_lines(p: Program) -> Iterator[str]:
+    yield f"layout {p.layout.bytes} {{"
+    for slot in p.layout.slots:
+        yield f"  {spell_name(slot.kind)} {spell_name(slot.name)}: {slot.type} at {slot.offset}"
+    yield "}"
+    if p.data:
+        tensor = Tensor(np.frombuffer(p.data, np.uint8))
+        short = len(p.data) <= INLINE_DATA
+        yield f'data "{p.data.hex()}"' if short else f"data {len(p.data)} #{hash_of(tensor)}"
+    for b in p.buffers.values():
+        order = "" if b.order == tuple(range(b.type.rank)) else f" order {list(b.order)}"
+        place = f"{b.space} at {b.offset} live {b.first} {b.last}"
+        yield f"buffer {spell_name(b.name)}: {b.type}{order} {place}"
+    for name in p.inputs:
+        yield f"input {spell_name(name)}"
+    for name, type_ in p.input_types.items():
+        yield f"takes {spell_name(name)}: {type_}"
+    for name, buffer in p.outputs.items():
+        yield f"output {spell_name(name)} = {spell_name(buffer)}"
+    for item in p.items:
+        yield _item(item)
+
+
+def _item(item: Launch | Check) -> str:
+    if isinstance(item, Check):
+        return f"check {spell_name(item.buffer)} code {item.code} {json.dumps(item.message)}"
+    args = ", ".join(spell_name(a) for a in item.args)
+    facts = [
+        "update" if item.update else "",
+        f"flops {item.flops}" if item.flops else "",
+        f"bytes {item.bytes}" if item.bytes else "",
+        json.dumps(item.label) if item.label else "",
+        spell_loc(item.loc),
+    ]
+    return " ".join(f for f in (f"launch {spell_name(item.kernel)}({args})", *facts) if f)
