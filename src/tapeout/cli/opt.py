@@ -48,7 +48,7 @@ def command(file: str, names: str, output: str | None) -> None:
     """  # noqa: D301 (click's mark for a paragraph that is kept as it is)
     from tapeout.api.view import read
     from tapeout.cli.outputs import check_writable
-    from tapeout.ir.tape import write_tape
+    from tapeout.ir.text import write_tape
     from tapeout.ir.verify import verify
 
     target = check_writable(output, suffixes=(".tape",)) if output else None

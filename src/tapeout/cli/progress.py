@@ -168,7 +168,7 @@ def memory_text(memory: Memory) -> str:
     """Return the memory of a step in one line."""
     parts = [
         f"parameters {bytes_text(memory.parameters)}",
-        f"optimizer state {bytes_text(memory.optimizer_state)}",
+        f"optimiser state {bytes_text(memory.optimizer_state)}",
         f"gradients {bytes_text(memory.gradients)}",
         f"activations {bytes_text(memory.activations)}",
     ]

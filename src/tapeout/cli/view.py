@@ -189,7 +189,7 @@ def _write_graph(graph: Graph, target: Path) -> None:
 
         save_onnx(graph, target)
         return
-    from tapeout.ir.tape import write_tape
+    from tapeout.ir.text import write_tape
 
     write_tape(target, graph)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tapeout.view.layered import arrange, ranks
 from tapeout.view.scene import Box, Line, Scene, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Point = tuple[float, float]
 
@@ -46,6 +46,7 @@ class Routed:
         points: From the border of one box to that of the other.
         side: Whether it leaves and enters at the sides.
         label: What flows.
+        quiet: Whether it is shown only when one of its ends is chosen.
     """
 
     source: int
@@ -53,6 +54,7 @@ class Routed:
     points: tuple[Point, ...]
     side: bool
     label: str
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def lanes(scene: Scene) -> Drawing:
     A box of the backward lane stands in the row of the forward box of the same name, an update in the row of the box that reads
     the variable.
     """
-    from tapeout.view.lanes import lane_of, lane_rows
+    from tapeout.view.lanes import UPDATE, lane_of, lane_rows
 
     sized = [_sized(box) for box in scene.boxes]
     lane = [lane_of(box) for box in scene.boxes]
@@ -127,6 +129,7 @@ def lanes(scene: Scene) -> Drawing:
     row = _row(rank, sized)
     top, height = _row_tops(row, MARGIN + LANE_TITLE)
     left, titles = MARGIN, []
+    quiet: dict[int, None] = {}
     placed: dict[int, Placed] = {}
     bends: dict[int, list[float]] = {}
     for number, (title, role) in enumerate(_LANES):
@@ -134,8 +137,11 @@ def lanes(scene: Scene) -> Drawing:
         if not members:
             continue
         at = {i: k for k, i in enumerate(members)}
+        hubs = _hubs(scene, at) if number == UPDATE else {}
         inside = [
-            i for i, link in enumerate(scene.links) if link.source in at and link.target in at
+            i
+            for i, link in enumerate(scene.links)
+            if link.source in at and link.target in at and link.source not in hubs
         ]
         edges = [(at[scene.links[i].source], at[scene.links[i].target]) for i in inside]
         x, found = arrange([rank[i] for i in members], [sized[i].width for i in members], edges)
@@ -145,11 +151,15 @@ def lanes(scene: Scene) -> Drawing:
         ends = [placed[i].x + sized[i].width / 2 for i in members]
         right = max(ends + [b for k in found for b in bends[inside[k]]])
         titles.append((title, role, (left + right) / 2))
+        quiet.update(hubs)
         left = right + LANE_GAP
     boxes = [placed[i] for i in range(len(sized))]
-    links = _Router(boxes, rank, top, row, lane).route(
-        scene, [(k.source, k.target) for k in scene.links], bends
-    )
+    edges = [(k.source, k.target) for k in scene.links]
+    links = _Router(boxes, rank, top, row, lane).route(scene, edges, bends)
+    links = [
+        replace(k, quiet=True) if k.source in quiet and lane[k.target] == UPDATE else k
+        for k in links
+    ]
     return Drawing(
         scene.title,
         tuple(boxes),
@@ -160,6 +170,18 @@ def lanes(scene: Scene) -> Drawing:
         scene.note,
     )
 
+
+def _hubs(scene: Scene, lane: Mapping[int, int]) -> dict[int, None]:
+    """Return the boxes of a lane that feed many others in it, such as the optimiser's scalars."""
+    fed: dict[int, int] = {}
+    for link in scene.links:
+        if link.source in lane and link.target in lane:
+            fed[link.source] = fed.get(link.source, 0) + 1
+    return {number: None for number, count in fed.items() if count > _MANY}
+
+
+_MANY = 4
+"""More links than this from one box to its lane are shown only when the box or its reader is chosen."""
 
 _LANES = (("forward ↓", "forward"), ("backward ↑", "backward"), ("update", "update"))
 

@@ -60,6 +60,7 @@ def drawing_style() -> str:
         ".detail.update{font-weight:600}"
         ".detail.note{font-style:italic}"
         ".link{fill:none;stroke-width:1.1;opacity:.55}"
+        ".edge.quiet{opacity:0}"
         ".link.side{stroke-dasharray:4 3;opacity:.5}"
         ".lane{font-size:15px;font-weight:600;letter-spacing:.02em}"
         ".caption{font-size:12px;fill:var(--soft)}" + roles
@@ -114,8 +115,9 @@ def _link(link: Routed, drawing: Drawing) -> str:
     path = _curve(link)
     ends = f'data-from="{source.key}" data-to="{target.key}"'
     side = " side" if link.side else ""
+    quiet = "edge quiet" if link.quiet else "edge"
     return (
-        f'<g class="edge" {ends}><path class="link {role}{side}" d="{path}"><title>{escape(link.label)}</title></path>'
+        f'<g class="{quiet}" {ends}><path class="link {role}{side}" d="{path}"><title>{escape(link.label)}</title></path>'
         f'<path class="head {role}" opacity=".6" d="{_head(link)}"/></g>'
     )
 

@@ -1,0 +1,422 @@
+"""Finds the first pass, launch or kernel that departs from its oracle.
+
+Three oracles are compared in the order of the pipeline: the graph before and after each pass (numpy, node by node), the
+program launch by launch (loops interpreted one element at a time) against the graph, and native code against the
+interpreted loops. The first that differs is at fault; where a pass is a table of rules, halving the number of rules
+applied finds the one application that changed the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tapeout.driver.pipeline import OPTIMIZE, lower
+from tapeout.ir.rewrite import RuleSet, rewrite
+from tapeout.ir.verify import verify
+from tapeout.kernel.program import Launch
+from tapeout.oracle import graph as graph_oracle
+from tapeout.oracle import kernel as kernel_oracle
+from tapeout.passes import simplify
+from tapeout.passes.simplify import Simplify
+from tapeout.schedule.layout import plan_variables
+from tapeout.support.errors import DataError, TapeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tapeout.driver.options import Options
+    from tapeout.ir.build import Builder
+    from tapeout.ir.graph import Graph, Node, Value
+    from tapeout.ir.op import Array
+    from tapeout.ir.rewrite import Rule
+    from tapeout.ir.type import TensorType
+    from tapeout.kernel.program import Buffer, Program
+    from tapeout.passes.base import Pass
+
+TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "bf16": 4e-2, "f16": 1e-2}
+"""Largest difference relative to the largest entry that still counts as rounding; other types must be equal."""
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first departure.
+
+    Attributes:
+        stage: `graph` (it cannot be run at all), the name of a pass, `schedule` or `codegen`.
+        part: The rule of the pass, or the launch; empty when unknown.
+        node: The node (with its place) that the rule replaced, or where the launch came from.
+        result: What differs: an output, an update or a buffer.
+        details: Expected and got, with the index; or what the stage raised.
+    """
+
+    stage: str
+    part: str
+    node: str
+    result: str
+    details: str
+
+    def __str__(self) -> str:
+        lines = [f"{self.stage}: {self.part}" if self.part else self.stage]
+        lines += [f"  node:   {self.node}"] if self.node else []
+        lines += [f"  result: {self.result}"] if self.result else []
+        return "\n".join([*lines, f"  {self.details}"])
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the graph is run on: arrays of inputs and variables by name."""
+
+    inputs: dict[str, Array]
+    variables: dict[str, Array]
+
+
+def bisect(
+    graph: Graph,
+    options: Options,
+    feed: Feed | None = None,
+    *,
+    passes: Sequence[Pass] = OPTIMIZE,
+    told: Callable[[str, str], None] = lambda stage, verdict: None,
+) -> Fault | None:
+    """Return the first stage that departs from its oracle, None if all agree.
+
+    Args:
+        graph: What to compile; named dimensions stand at their preview. Keep it small: the oracles are slow.
+        options: How to compile.
+        feed: Inputs and variables; None: drawn from a fixed seed, variables at their initial values.
+        passes: The passes to try, in order.
+        told: Called with each stage and what was found.
+
+    Raises:
+        DataError: The feed breaks a check of the graph.
+    """
+    graph = graph.bind({})
+    feed = feed or random_feed(graph)
+    for step in passes:
+        found, fault = _try_pass(step, graph, feed)
+        told(step.name, "departs" if fault else "agrees" if found is not graph else "unchanged")
+        if fault is not None:
+            return fault
+        graph = found
+    program = lower(graph, plan_variables(graph.variables), options)
+    fault = _try_schedule(program, graph, feed)
+    told("schedule", "departs" if fault else "agrees")
+    if fault is not None:
+        return fault
+    fault = _try_codegen(program, options, feed)
+    told("codegen", "departs" if fault else "agrees")
+    return fault
+
+
+# -- passes ---------------------------------------------------------------------------------------------------
+
+
+def _try_pass(step: Pass, graph: Graph, feed: Feed) -> tuple[Graph, Fault | None]:
+    """Return what the pass makes of the graph, and the fault if that is something else."""
+    expected = _results(graph, feed)
+    try:
+        found = step.run(graph)
+        verify(found)
+        wrong = _departure(expected, _results(found, feed))
+    except TapeoutError as e:
+        part, node = _guilty_rule(step, graph, feed, expected)
+        return graph, Fault(step.name, part, node, "", str(e))
+    if wrong is None:
+        return found, None
+    part, node = _guilty_rule(step, graph, feed, expected)
+    return graph, Fault(step.name, part, node, *wrong)
+
+
+class _Some(RuleSet):
+    """A rule set that stops after some applications, and remembers the last."""
+
+    def __init__(self, rules: RuleSet, left: int) -> None:
+        super().__init__(*rules.rules, lift=rules.lift, lower=rules.lower)
+        self.left, self.count = left, 0
+        self.last: tuple[str, Node] | None = None
+
+    def apply(
+        self, b: Builder, node: Node, operands: tuple[Value, ...], reads: Mapping[Value, int]
+    ) -> tuple[Rule, Value] | None:
+        if self.count >= self.left:
+            return None
+        found = super().apply(b, node, operands, reads)
+        if found is not None:
+            self.count, self.last = self.count + 1, (found[0].name, node)
+        return found
+
+
+def _guilty_rule(
+    step: Pass, graph: Graph, feed: Feed, expected: Mapping[str, Array]
+) -> tuple[str, str]:
+    """Return the rule and the node at which the result first departs; empty for passes without rules."""
+    if not isinstance(step, Simplify):
+        return "", ""
+
+    def attempt(count: int) -> tuple[bool, _Some]:
+        rules = _Some(simplify.RULES, count)
+        try:
+            found = rewrite(graph, rules, limit=step.rounds)
+            verify(found)
+            return _departure(expected, _results(found, feed)) is None, rules
+        except TapeoutError:
+            return False, rules
+
+    most = _Some(simplify.RULES, 1 << 60)
+    try:
+        rewrite(graph, most, limit=step.rounds)
+    except TapeoutError:
+        most.count += 1
+    # Invariant: `good` applications keep the meaning, `bad` ones do not.
+    good, bad = 0, most.count
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        fine, _ = attempt(middle)
+        good, bad = (middle, bad) if fine else (good, middle)
+    _, rules = attempt(bad)
+    if rules.last is None:
+        return "", ""
+    return f"rule {rules.last[0]}", f"{rules.last[1].op!r} at {rules.last[1].loc or 'no place'}"
+
+
+# -- schedule and code ----------------------------------------------------------------------------------------
+
+
+def _try_schedule(program: Program, graph: Graph, feed: Feed) -> Fault | None:
+    """Run the program in the oracle of loops; after each launch compare what it wrote with the value of the graph."""
+    values = _values(graph, feed)
+    wanted = {
+        f"%{i}": values[n.results[0]] for i, n in enumerate(graph.nodes) if n.results[0] in values
+    }
+    memory = Memory(program, feed)
+    for item in program.items:
+        if not isinstance(item, Launch):
+            continue
+        before = {n: memory.read(program.buffers[n]) for n in _written(program, item)}
+        try:
+            kernel_oracle.run(program.kernels[item.kernel], memory.args(item))
+        except TapeoutError as e:
+            return Fault("schedule", item.label, str(item.loc), "", str(e))
+        for name in before:
+            if name not in wanted or _is_partial(program, item, name):
+                continue
+            details = _difference(wanted[name], memory.read(program.buffers[name]))
+            if details:
+                return Fault("schedule", item.label, str(item.loc), f"buffer {name}", details)
+    return _final(program, graph, values, memory)
+
+
+def _is_partial(program: Program, item: Launch, name: str) -> bool:
+    """Whether a later launch writes the buffer too, so that it is not whole yet."""
+    after = program.items[program.items.index(item) + 1 :]
+    return any(isinstance(i, Launch) and name in _written(program, i) for i in after)
+
+
+def _final(
+    program: Program, graph: Graph, values: Mapping[Value, Array], memory: Memory
+) -> Fault | None:
+    """Compare outputs and variables at the end of the program."""
+    results = [
+        (f"output {n}", values[v], program.buffers[program.outputs[n]]) for n, v in graph.outputs
+    ]
+    results += [(f"update {n}", values[v], memory.slot(n)) for n, v in graph.updates]
+    for what, expected, buffer in results:
+        details = _difference(expected, memory.read(buffer))
+        if details:
+            return Fault("schedule", "", "", what, details)
+    return None
+
+
+def _try_codegen(program: Program, options: Options, feed: Feed) -> Fault | None:
+    """Run each launch natively on what the oracle of loops computed so far, and compare what both write."""
+    from tapeout.codegen.cpu import compile_objects
+    from tapeout.runtime.jit import run_kernel
+
+    objects = compile_objects(program.kernels, options.target, checked=options.checked)
+    memory = Memory(program, feed)
+    for item in program.items:
+        if not isinstance(item, Launch):
+            continue
+        kernel = program.kernels[item.kernel]
+        native = {p: _aligned(a) for p, a in memory.args(item).items()}
+        kernel_oracle.run(kernel, memory.args(item))
+        try:
+            run_kernel(kernel, objects[item.kernel], native, checked=options.checked)
+        except TapeoutError as e:
+            return Fault("codegen", f"{item.label} ({item.kernel})", str(item.loc), "", str(e))
+        for param, expected in memory.args(item).items():
+            details = _difference(expected, native[param])
+            if details:
+                what = (
+                    f"{param}, the buffer {item.args[[p.name for p in kernel.params].index(param)]}"
+                )
+                return Fault(
+                    "codegen", f"{item.label} ({item.kernel})", str(item.loc), what, details
+                )
+    return None
+
+
+class Memory:
+    """The arena and the data of a program, poisoned where nothing was written yet."""
+
+    def __init__(self, program: Program, feed: Feed) -> None:
+        self.program = program
+        self.arena = np.full(program.arena + 64, 0xFF, np.uint8)
+        self.data = np.frombuffer(program.data, np.uint8)
+        self.inputs = {n: np.ascontiguousarray(a) for n, a in feed.inputs.items()}
+        self.arena[: program.layout.bytes] = 0
+        for slot in program.layout.slots:
+            if slot.name in feed.variables:
+                raw = np.ascontiguousarray(feed.variables[slot.name]).reshape(-1).view(np.uint8)
+                self.arena[slot.offset : slot.offset + raw.size] = raw
+
+    def flat(self, buffer: Buffer) -> Array:
+        """Return the buffer's elements in the order of memory, as a view."""
+        if buffer.space == "input":
+            return self.inputs[buffer.name].reshape(-1)
+        space = self.data if buffer.space == "constant" else self.arena
+        return space[buffer.offset : buffer.offset + buffer.bytes].view(buffer.type.dtype.numpy)
+
+    def read(self, buffer: Buffer) -> Array:
+        """Return a copy of the buffer's tensor."""
+        order = buffer.order
+        laid = self.flat(buffer).reshape([buffer.type.shape[d] for d in order])
+        return np.array(laid.transpose(np.argsort(order)) if order else laid)
+
+    def slot(self, name: str) -> Buffer:
+        """Return a variable as a buffer."""
+        from tapeout.kernel.program import Buffer
+
+        slot = self.program.layout.slot[name]
+        return Buffer(name, slot.type, tuple(range(slot.type.rank)), "variable", slot.offset)
+
+    def args(self, item: Launch) -> dict[str, Array]:
+        """Return the launch's buffers by the kernel's names for them, as views."""
+        params = self.program.kernels[item.kernel].params
+        return {
+            p.name: self.flat(self.program.buffers[n])
+            for p, n in zip(params, item.args, strict=True)
+        }
+
+
+def _written(program: Program, item: Launch) -> list[str]:
+    params = program.kernels[item.kernel].params
+    return [name for p, name in zip(params, item.args, strict=True) if "w" in p.access]
+
+
+def _aligned(array: Array) -> Array:
+    """Return a copy that starts at a multiple of 64 bytes, as buffers of the arena do."""
+    raw = np.empty(array.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    copy = raw[start : start + array.nbytes].view(array.dtype)
+    copy[...] = array
+    return copy
+
+
+# -- running and comparing ------------------------------------------------------------------------------------
+
+
+def random_feed(graph: Graph, seed: int = 0) -> Feed:
+    """Return inputs and variables drawn from a seed.
+
+    Floats are normal, integers 0 or 1 (valid as labels and indices). Variables stand at their initial values, except float
+    states that are all zero: there, a fault would not show, so they are drawn from [0.1, 1).
+
+    Raises:
+        DataError: The drawn numbers break a check of the graph.
+    """
+    inputs = {v.name: _drawn(v.type, [seed, i]) for i, v in enumerate(graph.inputs)}
+    variables = {}
+    for i, v in enumerate(graph.variables):
+        value = v.initial
+        if value is None:
+            value = _drawn(v.type, [seed + 1, i])
+        if v.kind == "state" and v.type.dtype.is_float and not np.any(value):
+            rng = np.random.default_rng([seed + 2, i])
+            value = rng.uniform(0.1, 1.0, v.type.shape).astype(v.type.dtype.numpy)
+        variables[v.name] = np.asarray(value)
+    feed = Feed(inputs, variables)
+    failed = graph_oracle.run(graph, feed.inputs, feed.variables).failed
+    if failed:
+        raise DataError(f"numbers drawn at random break a check: {failed[0]}", hint="give data")
+    return feed
+
+
+def _drawn(type_: TensorType, seed: list[int]) -> Array:
+    rng = np.random.default_rng(seed)
+    if type_.dtype.is_float:
+        return np.asarray(rng.standard_normal(type_.shape), type_.dtype.numpy)
+    return np.asarray(rng.integers(0, 2, type_.shape), type_.dtype.numpy)
+
+
+def _values(graph: Graph, feed: Feed) -> dict[Value, Array]:
+    """Return every value of the graph by the oracle."""
+    known: dict[Value, Array] = {v: feed.inputs[v.name] for v in graph.inputs}
+    known.update({v.value: feed.variables[v.name] for v in graph.variables})
+    for node in graph.nodes:
+        found = graph_oracle.run_node(node, tuple(known[v] for v in node.operands))
+        known.update(zip(node.results, found, strict=True))
+    return known
+
+
+def _results(graph: Graph, feed: Feed) -> dict[str, Array]:
+    """Return outputs and updates by the oracle.
+
+    Raises:
+        DataError: A check fired.
+    """
+    found = graph_oracle.run(graph, feed.inputs, feed.variables)
+    if found.failed:
+        raise DataError(f"the data break a check: {found.failed[0]}")
+    results = {f"output {n}": a for n, a in found.outputs.items()}
+    return results | {f"update {n}": a for n, a in found.updates.items()}
+
+
+def _departure(expected: Mapping[str, Array], got: Mapping[str, Array]) -> tuple[str, str] | None:
+    """Return the first result that differs and how, None if all agree."""
+    for name, array in expected.items():
+        if name not in got:
+            return name, "it is gone"
+        details = _difference(array, got[name])
+        if details:
+            return name, details
+    return None
+
+
+def _difference(expected: Array, got: Array) -> str:
+    """Return where two arrays differ most and by how much; empty if it is rounding at most."""
+    if expected.shape != got.shape:
+        expected, got = expected.reshape(-1), got.reshape(-1)
+    a, b = expected, got
+    if a.dtype.kind not in "biu":
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return ""
+    with np.errstate(all="ignore"):
+        gap = np.where(same, 0.0, np.abs(np.subtract(b, a, dtype=np.float64)))
+    gap = np.where(np.isfinite(gap), gap, np.inf)
+    finite = (
+        np.abs(a[np.isfinite(a)].astype(np.float64))
+        if a.dtype.kind == "f"
+        else np.abs(a.astype(np.float64))
+    )
+    scale = float(np.max(finite, initial=_TINY))
+    limit = TOLERANCE.get(_dtype_name(expected), 0.0)
+    worst = float(np.max(gap))
+    if worst <= limit * scale:
+        return ""
+    at = np.unravel_index(int(np.argmax(gap)), gap.shape)
+    where = f" at {[int(i) for i in at]}" if at else ""
+    return f"expected {expected[at]}, got {got[at]}{where} (difference {worst:.3g}, largest entry {scale:.3g})"
+
+
+def _dtype_name(array: Array) -> str:
+    from tapeout.ir.dtype import from_numpy
+
+    return from_numpy(array.dtype).name
