@@ -131,7 +131,7 @@ def gradcheck(
         from tapeout.api.load import load_onnx
 
         model = load_onnx(model)
-    chosen = Formula(lambda known: _projection(model, known)) if loss is None else as_loss(loss)
+    chosen = Formula(lambda known: projection(model, known)) if loss is None else as_loss(loss)
     wide = Trainer(model.then(widen), loss=chosen, optimizer=None)
     batch = _batch(wide, data, seed)
     _, exact = wide.gradients(batch)
@@ -156,7 +156,12 @@ def gradcheck(
     return GradcheckReport(reports)
 
 
-def _projection(model: Graph, known: Mapping[str, Sym]) -> Sym:
+def projection(model: Graph, known: Mapping[str, Sym]) -> Sym:
+    """Return the sum of all float outputs, each element times a fixed random weight.
+
+    Raises:
+        OptionError: There is no float output.
+    """
     total: Sym | None = None
     for i, (name, value) in enumerate(model.outputs):
         y = known[name]
