@@ -81,7 +81,9 @@ class CheckReport:
         lines = [self.name]
         if self.imported is not None:
             r = self.imported
-            lines.append(f"  opset {r.opset}, {r.producer or 'unknown producer'}, {len(r.nodes)} nodes")
+            lines.append(
+                f"  opset {r.opset}, {r.producer or 'unknown producer'}, {len(r.nodes)} nodes"
+            )
             lines += [f"  input  {n}: {t}" for n, t in r.inputs.items()]
             lines += [f"  output {n}: {t}" for n, t in r.outputs.items()]
         if self.bytes:
@@ -102,7 +104,9 @@ def vars_of(record: Any) -> dict[str, Any]:
     return {n: getattr(record, n) for n in record.__dataclass_fields__}
 
 
-def check(model: Graph | str | Path | bytes, dims: Mapping[str, int] | None = None, **options: Any) -> CheckReport:
+def check(
+    model: Graph | str | Path | bytes, dims: Mapping[str, int] | None = None, **options: Any
+) -> CheckReport:
     """Report whether a model can be imported, differentiated and lowered, with all problems at once.
 
     Args:

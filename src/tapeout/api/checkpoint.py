@@ -48,7 +48,8 @@ def save(trainer: Trainer, path: str | Path) -> None:
         "trainable": json.dumps([n for n, v in trainer.model.parameters.items() if v.trainable]),
     }
     write_atomic(
-        Path(path), [to_bytes({n: np.ascontiguousarray(a) for n, a in tensors.items()}, metadata=meta)]
+        Path(path),
+        [to_bytes({n: np.ascontiguousarray(a) for n, a in tensors.items()}, metadata=meta)],
     )
 
 

@@ -106,7 +106,9 @@ class Session:
     def _view(self, name: str) -> Array:
         slot = self.layout.slot.get(name)
         if slot is None:
-            raise OptionError(f"no variable is called {name!r}", hint=nearest(name, self.layout.slot))
+            raise OptionError(
+                f"no variable is called {name!r}", hint=nearest(name, self.layout.slot)
+            )
         order = tuple(range(slot.type.rank))
         return self.arena.view(slot.offset, slot.type.dtype, slot.type.shape, order)
 

@@ -79,5 +79,8 @@ def read(path: str | Path) -> Graph:
 
     found = read_tape(Path(path))
     if not isinstance(found, Graph):
-        raise OptionError(f"{path} holds a module of {len(found.graphs)} graphs", hint="give the file of one graph")
+        raise OptionError(
+            f"{path} holds a module of {len(found.graphs)} graphs",
+            hint="give the file of one graph",
+        )
     return found
