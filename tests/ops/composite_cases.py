@@ -22,7 +22,9 @@ INF = math.inf
 FLOATS = (dt.f64, dt.f32, dt.bf16)
 
 
-def rows(op: Composite, shape: tuple[int, ...], function: Callable[[Array], Array], **more: Any) -> list[Case]:
+def rows(
+    op: Composite, shape: tuple[int, ...], function: Callable[[Array], Array], **more: Any
+) -> list[Case]:
     """Return a row per float type; the oracle computes in f64."""
 
     def expected(x: Array) -> Array:
@@ -30,7 +32,14 @@ def rows(op: Composite, shape: tuple[int, ...], function: Callable[[Array], Arra
             return np.asarray(function(x.astype(np.float64))).astype(x.dtype)
 
     return [
-        Case(op, (Operand(d, shape, **more),), "reduction", expected, at=False, order=0 if more else 2)
+        Case(
+            op,
+            (Operand(d, shape, **more),),
+            "reduction",
+            expected,
+            at=False,
+            order=0 if more else 2,
+        )
         for d in FLOATS[: 2 if more else 3]
     ]
 
@@ -67,15 +76,21 @@ SOFTMAX = [
     *rows(LogSumExp(axes=()), (2, 3), lambda x: x),
     *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(-INF), values=(-INF, -INF)),
     *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(INF), values=(INF, 1.0)),
-    *rows(LogSumExp(axes=(0,)), (2,), lambda x: np.array(1000 + math.log(2)), values=(1000.0, 1000.0)),
+    *rows(
+        LogSumExp(axes=(0,)), (2,), lambda x: np.array(1000 + math.log(2)), values=(1000.0, 1000.0)
+    ),
 ]
 
 
-def loss(dtype: dt.DType, shape: tuple[int, ...], *, weight: bool = False, **attributes: Any) -> Case:
+def loss(
+    dtype: dt.DType, shape: tuple[int, ...], *, weight: bool = False, **attributes: Any
+) -> Case:
     op = SoftmaxCrossEntropy(**attributes)
     classes, outer = shape[-1], shape[:-1]
     count = math.prod(outer)
-    labels = tuple(op.ignore_index if i == 1 and count > 1 else i * 7 % classes for i in range(count))
+    labels = tuple(
+        op.ignore_index if i == 1 and count > 1 else i * 7 % classes for i in range(count)
+    )
     operands = [Operand(dtype, shape), Operand(dt.i64, outer, values=labels)]
     if weight:
         operands.append(Operand(dtype, (classes,), 0.5, 2.0))
@@ -83,14 +98,25 @@ def loss(dtype: dt.DType, shape: tuple[int, ...], *, weight: bool = False, **att
 
 
 LOSSES = [
-    loss(dtype, shape, weight=weight, label_smoothing=smoothing, reduction=reduction, normalized=normalized)
+    loss(
+        dtype,
+        shape,
+        weight=weight,
+        label_smoothing=smoothing,
+        reduction=reduction,
+        normalized=normalized,
+    )
     for dtype in FLOATS
     for shape in ((4, 5), (2, 3, 4))
     for weight in (False, True)
     for smoothing in (0.0, 0.1)
     for reduction in ("mean", "sum")
     for normalized in (False, True)
-] + [loss(dt.f64, (3,)), loss(dt.f64, (3, 4), ignore_index=2), loss(dt.f64, (3, 4), label_smoothing=1.0)]
+] + [
+    loss(dt.f64, (3,)),
+    loss(dt.f64, (3, 4), ignore_index=2),
+    loss(dt.f64, (3, 4), label_smoothing=1.0),
+]
 
 
 def pooled(op: MaxPool) -> Callable[[Array], tuple[Array, Array]]:
@@ -116,7 +142,7 @@ def pooled(op: MaxPool) -> Callable[[Array], tuple[Array, Array]]:
                 if any(not 0 <= q < n for q, n in zip(p, x.shape[2:], strict=True)):
                     continue
                 v = x[(*place[:2], *p)]
-                if best is None or v > best or (v != v and best == best):
+                if best is None or v > best or (math.isnan(v) and not math.isnan(best)):
                     best, y[place], at[place] = v, v, number
         return y, at
 

@@ -21,7 +21,9 @@ Ints = tuple[int, ...]
 
 def dot(contract: tuple[Ints, Ints], batch: tuple[Ints, Ints], a: Ints, b: Ints) -> list[Case]:
     """Return a row per element type."""
-    op = DotGeneral(contract_a=contract[0], contract_b=contract[1], batch_a=batch[0], batch_b=batch[1])
+    op = DotGeneral(
+        contract_a=contract[0], contract_b=contract[1], batch_a=batch[0], batch_b=batch[1]
+    )
     letters = iter("abcdefghij")
     left, right = [""] * len(a), [""] * len(b)
     for i, j in [*zip(*batch, strict=True), *zip(*contract, strict=True)]:
@@ -68,14 +70,18 @@ def convolution(
     shapes = {"x": x, "w": w, "y": y}
     rows = []
     for op, first, second in ((forward, "x", "w"), (data, "y", "w"), (weight, "x", "y")):
-        for dtype in (dt.f64, dt.f32):
+        for dtype in (dt.f64, dt.f32, dt.bf16):
             operands = (Operand(dtype, shapes[first]), Operand(dtype, shapes[second]))
             expected = by_definition(op, shapes, first, second)
-            rows.append(Case(op, operands, "contraction", expected, order=2 if dtype == dt.f64 else 0))
+            rows.append(
+                Case(op, operands, "contraction", expected, order=2 if dtype == dt.f64 else 0)
+            )
     return rows
 
 
-def by_definition(op: Conv, shapes: dict[str, Ints], first: str, second: str) -> Callable[..., Array]:
+def by_definition(
+    op: Conv, shapes: dict[str, Ints], first: str, second: str
+) -> Callable[..., Array]:
     """Return the trilinear form, summed over every (sample, group, features, place, tap)."""
     x, w, y = (shapes[k] for k in "xwy")
 

@@ -27,7 +27,9 @@ def each(function: Callable[..., Any]) -> Callable[..., Array]:
 
     def run(*arrays: Array) -> Array:
         wide = [a.astype(np.float64) if a.dtype.kind not in "iub" else a for a in arrays]
-        found = [function(*(v.item() for v in vs)) for vs in zip(*(w.flat for w in wide), strict=True)]
+        found = [
+            function(*(v.item() for v in vs)) for vs in zip(*(w.flat for w in wide), strict=True)
+        ]
         like = arrays[-1].dtype
         if isinstance(found[0], bool):
             out = np.array(found)
@@ -81,9 +83,7 @@ def binary(
     n = len(special)
     pairs = [(x, y) for x in special for y in special]
     for dtype in FLOATS[:2]:
-        left, right = (
-            Operand(dtype, (n, n), values=tuple(p[i] for p in pairs)) for i in range(2)
-        )
+        left, right = (Operand(dtype, (n, n), values=tuple(p[i] for p in pairs)) for i in range(2))
         rows.append(Case(op, (left, right), kind, None, **{**more, "order": 0}, label="special"))
     return rows
 
@@ -118,7 +118,9 @@ def integers(
         operands: tuple[Operand, ...] = (first,)
         if op.arity == 2:  # type: ignore[attr-defined]
             low, high = b if b is not None else (max(least, -9), 9)
-            other = Operand(dtype, (4, 5), max(low, least), high, special=(3, 0, 2, 1) if b is None else ())
+            other = Operand(
+                dtype, (4, 5), max(low, least), high, special=(3, 0, 2, 1) if b is None else ()
+            )
             operands = (first, other)
 
         def expected(*xs: int, wrap: Callable[[int], int] = wrap) -> Any:
@@ -429,7 +431,9 @@ CONVERSIONS = [
         )
         for source in (dt.f32, dt.f64, dt.i64, dt.u8)
     ),
-    Case(ew.Cast(dtype=dt.f32), (BOOL,), "exact", lambda x: np.where(x, np.float32(1), np.float32(0))),
+    Case(
+        ew.Cast(dtype=dt.f32), (BOOL,), "exact", lambda x: np.where(x, np.float32(1), np.float32(0))
+    ),
     Case(
         ew.Bitcast(dtype=dt.u32),
         (Operand(dt.f32, (3,), values=(1.0, -0.0, INF)),),

@@ -69,7 +69,9 @@ class Lanes(ScalarOps[np.ndarray]):
     def read(self, x: Array):
         """Return what reads elements of an operand."""
 
-        def read(index: Sequence[Affine | Array], where: Sequence[Guard] = (), other: float = 0.0) -> Array:
+        def read(
+            index: Sequence[Affine | Array], where: Sequence[Guard] = (), other: float = 0.0
+        ) -> Array:
             assert len(index) == x.ndim
             inside = np.ones(self.count, bool)
             for guard in where:
@@ -140,7 +142,9 @@ def _reduce(
     inner = [Axis(f"r{d}", int(n)) for d, n in enumerate(op.reduced(*types))]
     s = Lanes([*axes, *inner])
     each = op.at(s, index_of(axes), index_of(inner), types, *map(s.read, arrays))
-    terms = np.broadcast_to(each, (s.count,)).reshape(*out.shape, math.prod(a.extent for a in inner))
+    terms = np.broadcast_to(each, (s.count,)).reshape(
+        *out.shape, math.prod(a.extent for a in inner)
+    )
     if terms.dtype.kind not in "iub":
         terms = terms.astype(np.float64)
     if not terms.shape[-1] and op.combine in _NEUTRAL:

@@ -25,10 +25,18 @@ INF, NAN = math.inf, math.nan
 TYPES = (dt.f64, dt.f32, dt.bf16, dt.i32, dt.u8, dt.bool_)
 
 
-def moved(op: Op, shape: tuple[int, ...], expected: Callable[[Array], Array], **more: Any) -> list[Case]:
+def moved(
+    op: Op, shape: tuple[int, ...], expected: Callable[[Array], Array], **more: Any
+) -> list[Case]:
     """Return a row per element type of an operation that only moves elements."""
     return [
-        Case(op, (Operand(d, shape, 0 if d.kind in "ub" else -9, 9),), "exact", expected, **{"order": 1, **more})
+        Case(
+            op,
+            (Operand(d, shape, 0 if d.kind in "ub" else -9, 9),),
+            "exact",
+            expected,
+            **{"order": 1, **more},
+        )
         for d in TYPES
     ]
 
@@ -50,7 +58,9 @@ def slid(op: mv.Windows) -> Callable[[Array], Array]:
         for at in np.ndindex(*out):
             place = list(at[: a.ndim])
             for i, axis in enumerate(op.axes):
-                place[axis] = at[axis] * op.strides[i] + at[a.ndim + i] * op.dilations[i] - op.low[i]
+                place[axis] = (
+                    at[axis] * op.strides[i] + at[a.ndim + i] * op.dilations[i] - op.low[i]
+                )
             if all(0 <= p < n for p, n in zip(place, a.shape, strict=True)):
                 y[at] = a[tuple(place)]
         return y
@@ -62,14 +72,16 @@ def folded(op: mv.Fold) -> Callable[[Array], Array]:
     """Return the definition of fold as a loop over the windows."""
 
     def run(w: Array) -> Array:
-        y = np.zeros(op.shape, w.dtype)
+        y = np.zeros(op.shape)
         for at in np.ndindex(*w.shape):
             place = list(at[: y.ndim])
             for i, axis in enumerate(op.axes):
-                place[axis] = at[axis] * op.strides[i] + at[y.ndim + i] * op.dilations[i] - op.low[i]
+                place[axis] = (
+                    at[axis] * op.strides[i] + at[y.ndim + i] * op.dilations[i] - op.low[i]
+                )
             if all(0 <= p < n for p, n in zip(place, op.shape, strict=True)):
-                y[tuple(place)] += w[at]
-        return y
+                y[tuple(place)] += float(w[at])
+        return y.astype(w.dtype)
 
     return run
 
@@ -92,7 +104,9 @@ def padded(op: mv.Pad) -> Callable[[Array], Array]:
     return run
 
 
-def pads(*rows: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], float]) -> list[Case]:
+def pads(
+    *rows: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], float],
+) -> list[Case]:
     out = []
     for shape, low, high, interior, value in rows:
         op = mv.Pad(low=low, high=high, interior=interior, value=value)
@@ -100,7 +114,9 @@ def pads(*rows: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[i
     return out
 
 
-def windows(shape: tuple[int, ...], value: float = 0.0, **attributes: tuple[int, ...]) -> list[Case]:
+def windows(
+    shape: tuple[int, ...], value: float = 0.0, **attributes: tuple[int, ...]
+) -> list[Case]:
     """Return rows of windows and of their adjoint."""
     n = len(attributes["axes"])
     rest = {"strides": (1,) * n, "dilations": (1,) * n, "low": (0,) * n, "high": (0,) * n}
@@ -111,7 +127,7 @@ def windows(shape: tuple[int, ...], value: float = 0.0, **attributes: tuple[int,
         *moved(there, shape, slid(there)),
         *(
             Case(back, (Operand(d, there.counted(shape)),), "reduction", folded(back), order=1)
-            for d in (dt.f64, dt.f32, dt.i32)
+            for d in (dt.f64, dt.f32, dt.bf16, dt.i32)
         ),
     ]
 
@@ -124,19 +140,28 @@ MOVEMENT = [
     plain(mv.Iota(shape=(4,), axis=0, dtype=dt.f64), lambda: np.array([0.0, 1, 2, 3])),
     plain(mv.Iota(shape=(3, 1), axis=1, dtype=dt.i64), lambda: np.zeros((3, 1), np.int64)),
     *moved(mv.Reshape(shape=(4, 6)), (2, 3, 4), lambda a: a.ravel().reshape(4, 6)),
-    *moved(mv.Reshape(shape=(2, 2, 1, 3, 2)), (4, 3, 2), lambda a: a.ravel().reshape(2, 2, 1, 3, 2)),
+    *moved(
+        mv.Reshape(shape=(2, 2, 1, 3, 2)), (4, 3, 2), lambda a: a.ravel().reshape(2, 2, 1, 3, 2)
+    ),
     *moved(mv.Reshape(shape=(6,)), (6, 1), lambda a: a.ravel()),
     *moved(mv.Reshape(shape=()), (1, 1), lambda a: np.array(a[0, 0])),
     *moved(mv.Reshape(shape=(1,)), (), lambda a: np.array([a[()]])),
     *moved(mv.Transpose(perm=(2, 0, 1)), (2, 3, 4), lambda a: np.moveaxis(a, 2, 0)),
     *moved(mv.Transpose(perm=()), (), lambda a: a),
-    *moved(mv.Broadcast(shape=(2, 3, 4), axes=(1,)), (3,), lambda a: np.stack([np.stack([a] * 4, 1)] * 2)),
+    *moved(
+        mv.Broadcast(shape=(2, 3, 4), axes=(1,)),
+        (3,),
+        lambda a: np.stack([np.stack([a] * 4, 1)] * 2),
+    ),
     *moved(mv.Broadcast(shape=(3, 4), axes=(0, 1)), (3, 1), lambda a: np.repeat(a, 4, 1)),
     *moved(mv.Broadcast(shape=(2, 2), axes=()), (), lambda a: np.full((2, 2), a)),
+    *moved(mv.Slice(starts=(1, 0), limits=(3, 5), strides=(1, 2)), (3, 5), lambda a: a[1:3, 0:5:2]),
     *moved(
-        mv.Slice(starts=(1, 0), limits=(3, 5), strides=(1, 2)), (3, 5), lambda a: a[1:3, 0:5:2]
+        mv.Slice(starts=(1, 0), limits=(1, 2), strides=(1, 1)),
+        (3, 5),
+        lambda a: a[1:1, :2],
+        zero=True,
     ),
-    *moved(mv.Slice(starts=(1, 0), limits=(1, 2), strides=(1, 1)), (3, 5), lambda a: a[1:1, :2], zero=True),
     *pads(
         ((2, 3), (1, 0), (0, 2), (0, 0), 0.0),
         ((2, 3), (1, 2), (1, 1), (1, 2), 7.0),
@@ -211,12 +236,12 @@ def listwise(function: Callable[..., Any], axes: tuple[int, ...]) -> Callable[[A
 
 def first_greatest(row: list[float]) -> int:
     """Return the place of the first NaN, or of the first greatest."""
-    return next((i for i, v in enumerate(row) if v != v), row.index(max(row)))
+    return next((i for i, v in enumerate(row) if math.isnan(v)), row.index(max(row)))
 
 
 def first_least(row: list[float]) -> int:
     """Return the place of the first NaN, or of the first least."""
-    return next((i for i, v in enumerate(row) if v != v), row.index(min(row)))
+    return next((i for i, v in enumerate(row) if math.isnan(v)), row.index(min(row)))
 
 
 def greatest(row: list[float]) -> float:
@@ -256,6 +281,13 @@ REDUCTIONS = [
     *reduced(rd.ArgMin, first_least, kind="exact", order=0),
     *reduced(rd.ArgMax, first_greatest, "f64 bf16", "exact", 0, special=(1, 2, 2, NAN, NAN)),
     *reduced(rd.ArgMin, first_least, "f64 bf16", "exact", 0, special=(1, 0, 0, NAN, NAN)),
+    plain(
+        rd.ReduceSum(axes=(0,)),
+        lambda a: np.array(3000, a.dtype),
+        x(3000, dtype=dt.bf16, low=1.0, high=1.0),
+        kind="reduction",
+        order=0,
+    ),
     plain(rd.ReduceSum(axes=(1,)), lambda a: np.zeros(2), x(2, 0), zero=True, order=0),
     plain(rd.ReduceMax(axes=(1,)), lambda a: np.full(2, -INF), x(2, 0), order=0),
     plain(rd.ReduceMin(axes=(1,)), lambda a: np.full(2, INF), x(2, 0), order=0),
@@ -332,13 +364,20 @@ def added_along(axis: int) -> Callable[[Array, Array, Array], Array]:
 
 
 GATHER = [
-    *(plain(ga.Take(axis=0), taken(0), x(4, 3, dtype=d), indices(2, 2, n=4)) for d in (dt.f64, dt.f32, dt.bf16)),
+    *(
+        plain(ga.Take(axis=0), taken(0), x(4, 3, dtype=d), indices(2, 2, n=4))
+        for d in (dt.f64, dt.f32, dt.bf16)
+    ),
     plain(ga.Take(axis=1), taken(1), x(2, 5, 3), indices(4, n=5, dtype=dt.i32)),
     plain(ga.Take(axis=1), taken(1), x(2, 5), indices(3, n=5, dtype=dt.u8)),
     plain(ga.Take(axis=0), taken(0), x(5), indices(n=5)),
     plain(ga.Take(axis=0), taken(0), x(5, dtype=dt.i32), indices(3, n=5), order=0),
-    plain(ga.ScatterAdd(axis=0), added(0), x(4, 3), indices(2, 2, n=4), x(2, 2, 3), kind="reduction"),
-    plain(ga.ScatterAdd(axis=1), added(1), x(2, 5, 2), indices(6, n=5), x(2, 6, 2), kind="reduction"),
+    plain(
+        ga.ScatterAdd(axis=0), added(0), x(4, 3), indices(2, 2, n=4), x(2, 2, 3), kind="reduction"
+    ),
+    plain(
+        ga.ScatterAdd(axis=1), added(1), x(2, 5, 2), indices(6, n=5), x(2, 6, 2), kind="reduction"
+    ),
     plain(
         ga.ScatterAdd(axis=0),
         added(0),
@@ -350,10 +389,20 @@ GATHER = [
     plain(ga.TakeAlong(axis=1), along(1), x(3, 4), indices(3, 2, n=4)),
     plain(ga.TakeAlong(axis=0), along(0), x(3, 4, 2), indices(5, 3, 2, n=3, dtype=dt.i32)),
     plain(
-        ga.ScatterAddAlong(axis=1), added_along(1), x(3, 4), indices(3, 5, n=4), x(3, 5), kind="reduction"
+        ga.ScatterAddAlong(axis=1),
+        added_along(1),
+        x(3, 4),
+        indices(3, 5, n=4),
+        x(3, 5),
+        kind="reduction",
     ),
     plain(
-        ga.ScatterAddAlong(axis=0), added_along(0), x(3, 4), indices(4, 2, n=3), x(4, 2), kind="reduction"
+        ga.ScatterAddAlong(axis=0),
+        added_along(0),
+        x(3, 4),
+        indices(4, 2, n=3),
+        x(4, 2),
+        kind="reduction",
     ),
 ]
 

@@ -71,7 +71,11 @@ TYPES = [
     (Softmax(axis=2), (T(f32, (2, 3)),), "softmax: axis 2 of f32[2,3]"),
     (Softmax(axis=0), (T(i32, (2,)),), "softmax takes floats"),
     (LogSumExp(axes=(0, 0)), (T(f32, (2,)),), "axes [0, 0]"),
-    (SoftmaxCrossEntropy(), (T(f32, (2, 3)), T(i64, (3,))), "the labels are i64[3], expected i64[2]"),
+    (
+        SoftmaxCrossEntropy(),
+        (T(f32, (2, 3)), T(i64, (3,))),
+        "the labels are i64[3], expected i64[2]",
+    ),
     (SoftmaxCrossEntropy(), (T(f32, (2, 3)), T(f32, (2,))), "expected i64[2]"),
     (SoftmaxCrossEntropy(), (T(i32, (2, 3)), T(i64, (2,))), "expected floats"),
     (SoftmaxCrossEntropy(), (T(f32, (2, 3)), T(i64, (2,)), T(f32, (2,))), "expected f32[3]"),
@@ -119,7 +123,7 @@ def test_functions_refuse_what_does_not_fit() -> None:
         uniform(bits, i32)
     with pytest.raises(ShapeError, match="uniform makes floats of u32"):
         uniform(x, f32)
-    with pytest.raises(OptionError, match="probability is 1.5"):
+    with pytest.raises(OptionError, match=r"probability is 1.5"):
         bernoulli(bits, 1.5)
 
 

@@ -65,7 +65,9 @@ def differences(graph: Graph, inputs: dict[str, Array], name: str) -> Array:
 def agree(got: Array, want: Array) -> None:
     """Fail unless both are equal up to what differences leave."""
     scale = np.abs(want).max(initial=0.0)
-    assert np.abs(got - want).max(initial=0.0) <= GRADCHECK_ERROR * scale + 100 * GRADCHECK_ZERO_FLOOR
+    assert (
+        np.abs(got - want).max(initial=0.0) <= GRADCHECK_ERROR * scale + 100 * GRADCHECK_ZERO_FLOOR
+    )
 
 
 @pytest.mark.parametrize("case", FIRST, ids=lambda c: c.id)

@@ -17,7 +17,9 @@ from tests.ops.lanes import evaluate
 from tests.tolerances import close
 
 WITH_ORACLE = [c for c in CASES if c.expected is not None]
-POINTS = [c for c in CASES if c.at and all(o.dtype.bits != 16 or not o.dtype.is_float for o in c.operands)]
+POINTS = [
+    c for c in CASES if c.at and all(o.dtype.bits != 16 or not o.dtype.is_float for o in c.operands)
+]
 
 
 def results(case: Case, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -66,7 +68,9 @@ def test_types_of_the_reference(case: Case) -> None:
     with np.errstate(all="ignore"):
         made = case.op.reference(*arrays)
     made = made if isinstance(made, tuple) else (made,)
-    assert tuple(TensorType(from_numpy(a.dtype), a.shape) for a in made) == case.op.infer(*case.types)
+    assert tuple(TensorType(from_numpy(a.dtype), a.shape) for a in made) == case.op.infer(
+        *case.types
+    )
 
 
 def test_every_operation_has_rows() -> None:

@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from tapeout.ir.affine import Affine, Guard
 from tapeout.ir.op import Array, Contraction, register
 from tapeout.ir.type import Shape, TensorType
+from tapeout.ops.exact import rounded, wide
 from tapeout.support.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class DotGeneral(Contraction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's matmul of the rearranged operands."""
-        a, b = arrays
+        a, b = map(wide, arrays)
         fa, fb = self._free(a.ndim, "a"), self._free(b.ndim, "b")
         batch = [a.shape[d] for d in self.batch_a]
         k = math.prod(a.shape[d] for d in self.contract_a)
@@ -87,7 +88,7 @@ class DotGeneral(Contraction):
         )
         shape = [*batch, *(a.shape[d] for d in fa), *(b.shape[d] for d in fb)]
         y: Array = np.matmul(left, right).reshape(shape)
-        return y.astype(a.dtype)
+        return rounded(y, arrays[0].dtype)
 
     def reduced(self, *types: TensorType) -> Shape:
         """Return the contracted extents."""
@@ -229,6 +230,9 @@ class Conv(Contraction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return the result by einsum over strided windows."""
+        return rounded(self._einsum(*map(wide, arrays)), arrays[0].dtype)
+
+    def _einsum(self, *arrays: Array) -> Array:
         types = tuple(TensorType(None, a.shape) for a in arrays)  # type: ignore[arg-type]
         x, w, y = self._shapes(types)
         g, d = self.groups, len(self.strides)
@@ -244,13 +248,16 @@ class Conv(Contraction):
             )
             return self._scatter(parts.reshape(x[0], x[1], *y[2:], *w[2:]), x)
         view = self._windows(arrays[0], y, w).reshape(x[0], g, x[1] // g, *y[2:], *w[2:])
+        out: Array
         if self.out == "y":
-            return np.einsum(
+            out = np.einsum(
                 f"ngi{o}{k},gfi{k}->ngf{o}", view, arrays[1].reshape(split_w), optimize=True
-            ).reshape(y)
-        return np.einsum(
+            )
+            return out.reshape(y)
+        out = np.einsum(
             f"ngi{o}{k},ngf{o}->gfi{k}", view, arrays[1].reshape(split_y), optimize=True
-        ).reshape(w)
+        )
+        return out.reshape(w)
 
     def _windows(self, x: Array, y: Shape, w: Shape) -> Array:
         padded = np.pad(
@@ -263,7 +270,8 @@ class Conv(Contraction):
         )
         out = np.empty((*x.shape[:2], *y[2:], *w[2:]), x.dtype)
         for k in product(*map(range, w[2:])):
-            out[(Ellipsis, *k)] = padded[(slice(None), slice(None), *self._tap(k, y))]
+            last: tuple[Any, ...] = (Ellipsis, *k)
+            out[last] = padded[(slice(None), slice(None), *self._tap(k, y))]
         return out
 
     def _scatter(self, parts: Array, x: Shape) -> Array:
@@ -273,9 +281,8 @@ class Conv(Contraction):
         padded = np.zeros((*x[:2], *sizes), parts.dtype)
         d = len(self.strides)
         for k in product(*map(range, parts.shape[2 + d :])):
-            padded[(slice(None), slice(None), *self._tap(k, parts.shape[: 2 + d]))] += parts[
-                (..., *k)
-            ]
+            last: tuple[Any, ...] = (Ellipsis, *k)
+            padded[(slice(None), slice(None), *self._tap(k, parts.shape[: 2 + d]))] += parts[last]
         crop = (slice(max(a, 0), max(a, 0) + n) for n, a in zip(x[2:], self.low, strict=True))
         return padded[(slice(None), slice(None), *crop)].copy()
 
@@ -382,11 +389,12 @@ class Conv(Contraction):
         """The same form, asking for each operand in turn."""
         (d,), (first, second) = cotangents, operands
         assert d is not None
-        wants = {"y": "xw", "x": "yw", "w": "xy"}[self.out]
+        pairs = {"y": ("x", "w"), "x": ("y", "w"), "w": ("x", "y")}
+        wants = pairs[self.out]
         known = {self.out: d, wants[0]: first, wants[1]: second}
         out = []
         for want, operand in zip(wants, operands, strict=True):
-            a, b = {"y": "xw", "x": "yw", "w": "xy"}[want]
+            a, b = pairs[want]
             op = replace(self, out=want, shape=() if want == "y" else operand.shape)
             out.append(d.emit(op, known[a], known[b]))
         return tuple(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class ScatterAdd(Scatter):
         """Return numpy's unbuffered add."""
         x, indices, updates = arrays
         y = x.copy()
-        at = (*(slice(None),) * self.axis, indices)
+        at: tuple[Any, ...] = (*(slice(None),) * self.axis, indices)
         np.add.at(y, at, updates)
         return y
 
@@ -212,7 +212,7 @@ class ScatterAddAlong(Scatter):
         """Return numpy's unbuffered add."""
         x, indices, updates = arrays
         y = x.copy()
-        at = list(np.indices(indices.shape, sparse=True))
+        at: list[Any] = list(np.indices(indices.shape, sparse=True))
         at[self.axis] = indices
         np.add.at(y, tuple(at), updates)
         return y

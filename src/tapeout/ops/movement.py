@@ -15,8 +15,9 @@ from tapeout.ir.affine import Affine, Guard, delinearize, linearize
 from tapeout.ir.dtype import DType, i32, i64
 from tapeout.ir.op import Array, Pointwise, Reduction, register
 from tapeout.ir.tensor import Tensor
-from tapeout.ir.type import Shape, TensorType
-from tapeout.support.errors import ShapeError
+from tapeout.ir.type import Dim, Shape, TensorType
+from tapeout.ops.exact import rounded, wide
+from tapeout.support.errors import ShapeError, UnboundDimension
 
 if TYPE_CHECKING:
     from tapeout.ir.op import Read
@@ -279,7 +280,7 @@ class Slice(Pointwise):
         for n, lo, hi, step in zip(x.shape, self.starts, self.limits, self.strides, strict=True):
             if not 0 <= lo <= hi <= n or step < 1:
                 raise ShapeError(f"slice: {lo}:{hi}:{step} does not lie in 0..{n} of {x}")
-            shape.append(-(-(hi - lo) // step))
+            shape.append(_steps(lo, hi, step))
         return (x.with_shape(tuple(shape)),)
 
     def reference(self, *arrays: Array) -> Array:
@@ -552,7 +553,7 @@ class Windows(Pointwise):
         y = np.empty(out, x.dtype)
         padded, base = _padded(x, self)
         for k in product(*map(range, self.sizes)):
-            y[(..., *k)] = padded[_taps(x.ndim, self, k, out, base)]
+            y[_last(k)] = padded[_taps(x.ndim, self, k, out, base)]
         return y
 
     def at(
@@ -645,14 +646,14 @@ class Fold(Reduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return the sums."""
-        y = arrays[0]
+        y = wide(arrays[0])
         padded, base = _padded(np.zeros(self.shape, y.dtype), self.windows)
         for k in product(*map(range, self.sizes)):
-            padded[_taps(len(self.shape), self.windows, k, y.shape, base)] += y[(..., *k)]
+            padded[_taps(len(self.shape), self.windows, k, y.shape, base)] += y[_last(k)]
         cut = [slice(None)] * len(self.shape)
         for i, a in enumerate(self.axes):
             cut[a] = slice(base[i] + self.low[i], base[i] + self.low[i] + self.shape[a])
-        return padded[tuple(cut)].copy()
+        return rounded(padded[tuple(cut)].copy(), arrays[0].dtype)
 
     def reduced(self, *types: TensorType) -> Shape:
         """Return the window sizes."""
@@ -693,6 +694,11 @@ def _padded(x: Array, w: Windows) -> tuple[Array, list[int]]:
         widths[a] = (max(w.low[i], 0), max(w.high[i], 0))
         base.append(max(w.low[i], 0) - w.low[i])
     return np.pad(x, widths, constant_values=np.asarray(w.value).astype(x.dtype)), base
+
+
+def _last(k: Ints) -> tuple[Any, ...]:
+    """Return the numpy index of the last dimensions."""
+    return (Ellipsis, *k)
 
 
 def _taps(rank: int, w: Windows, k: Ints, counts: Shape, base: list[int]) -> tuple[slice, ...]:
@@ -742,7 +748,11 @@ def basic_index(x: Sym, key: Any) -> Sym:
         keys[at : at + 1] = [slice(None)] * (x.rank - used)
     else:
         keys += [slice(None)] * (x.rank - used)
-    starts, limits, steps, back, shape = [], [], [], [], []
+    starts: list[int] = []
+    limits: list[int] = []
+    steps: list[int] = []
+    back: list[int] = []
+    shape: list[int] = []
     sizes = iter(x.shape)
     for k in keys:
         if k is None:
@@ -756,13 +766,16 @@ def basic_index(x: Sym, key: Any) -> Sym:
         limits.append(hi)
         steps.append(abs(step))
         if keep:
-            shape.append(-(-(hi - lo) // abs(step)) if (lo, hi, step) != (0, n, 1) else n)
-    whole = all(
-        lo == 0 and hi is n and s == 1
-        for lo, hi, s, n in zip(starts, limits, steps, x.shape, strict=True)
-    )
+            shape.append(n if _is_whole(lo, hi, step, n) else _steps(lo, hi, abs(step)))
+    whole = all(map(_is_whole, starts, limits, steps, x.shape))
     part = x if whole else x.slice(starts, limits, steps)
     return (part.reverse(back) if back else part).reshape(shape)
+
+
+def _is_whole(lo: int, hi: int, step: int, n: int) -> bool:
+    """Return whether a range is a whole dimension for any binding, not only at the preview number."""
+    unbound = any(isinstance(v, Dim) for v in (lo, hi, n))
+    return step == 1 and (hi is n and not isinstance(lo, Dim) if unbound else hi == n) and lo == 0
 
 
 def _range(key: Any, n: int, type_: TensorType) -> tuple[int, int, int, bool]:
@@ -770,6 +783,8 @@ def _range(key: Any, n: int, type_: TensorType) -> tuple[int, int, int, bool]:
     if isinstance(key, slice):
         if key == slice(None):
             return 0, n, 1, True
+        if isinstance(n, Dim):
+            return _unbound_range(key, n, type_)
         a, b, step = key.indices(n)
         count = len(range(a, b, step))
         if step > 0:
@@ -785,6 +800,28 @@ def _range(key: Any, n: int, type_: TensorType) -> tuple[int, int, int, bool]:
     if not 0 <= at < n:
         raise ShapeError(f"index {key} is out of range for a dimension of {n} of {type_}")
     return at, at + 1, 1, False
+
+
+def _unbound_range(key: slice, n: Dim, type_: TensorType) -> tuple[int, int, int, bool]:
+    """Return the range of a slice along a dimension whose size is not known yet, as a formula of the size."""
+    step = 1 if key.step is None else int(key.step)
+    if step == -1 and key.start is None and key.stop is None:
+        return 0, n, step, True
+    lo, hi = (
+        fallback if at is None else n + int(at) if int(at) < 0 else int(at)
+        for at, fallback in ((key.start, 0), (key.stop, n))
+    )
+    if step < 1 or not 0 <= lo <= hi <= n:
+        raise UnboundDimension(
+            f"slice {key.start}:{key.stop}:{key.step} of a dimension of {type_} that is not bound yet",
+            hint="bind the dimension first, or slice within its size with a positive step",
+        )
+    return lo, hi, step, True
+
+
+def _steps(lo: int, hi: int, step: int) -> int:
+    """Return how many of lo, lo + step, … lie below hi; a named dimension keeps its formula."""
+    return hi - lo if step == 1 else (hi - lo + (step - 1)) // step
 
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tapeout.ir.affine import Affine, Guard
 from tapeout.ir.dtype import bool_, i32
 from tapeout.ir.op import Array, Reduction, register
 from tapeout.ir.type import Shape, TensorType
+from tapeout.ops.exact import rounded, wide
 from tapeout.support.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ class ReduceSum(_AxisReduction):
     axes: Ints
 
     def reference(self, *arrays: Array) -> Array:
-        """Return numpy's sum in the operand's type."""
-        out: Array = np.sum(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
-        return np.asarray(out)
+        """Return numpy's sum; integers wrap."""
+        x = wide(arrays[0])
+        return rounded(np.asarray(np.sum(x, axis=self.axes, dtype=x.dtype)), arrays[0].dtype)
 
     def pullback(
         self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
@@ -108,9 +109,9 @@ class ReduceProd(_AxisReduction):
         return "prod"
 
     def reference(self, *arrays: Array) -> Array:
-        """Return numpy's product in the operand's type."""
-        out: Array = np.prod(arrays[0], axis=self.axes, dtype=arrays[0].dtype)
-        return np.asarray(out)
+        """Return numpy's product; integers wrap."""
+        x = wide(arrays[0])
+        return rounded(np.asarray(np.prod(x, axis=self.axes, dtype=x.dtype)), arrays[0].dtype)
 
     def pullback(
         self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
@@ -186,17 +187,17 @@ class ReduceMin(_Extreme):
         return np.asarray(np.min(arrays[0], axis=self.axes, **_start(arrays[0], _highest)))
 
 
-def _start(x: Array, limit: Callable[[Array], float]) -> dict[str, float]:
+def _start(x: Array, limit: Callable[[Array], float]) -> dict[str, Any]:
     """Return the start value that an empty reduction needs; others have none, so that NaN and -0 stay."""
     return {} if x.size else {"initial": limit(x)}
 
 
 def _lowest(x: Array) -> float | int:
-    return -np.inf if x.dtype.kind == "f" else int(np.iinfo(x.dtype).min)
+    return int(np.iinfo(x.dtype).min) if x.dtype.kind in "iu" else -np.inf
 
 
 def _highest(x: Array) -> float | int:
-    return np.inf if x.dtype.kind == "f" else int(np.iinfo(x.dtype).max)
+    return int(np.iinfo(x.dtype).max) if x.dtype.kind in "iu" else np.inf
 
 
 @register
@@ -303,12 +304,13 @@ class CumSum(Reduction):
 
     def reference(self, *arrays: Array) -> Array:
         """Return the running sums."""
-        x = np.flip(arrays[0], self.axis) if self.reverse else arrays[0]
+        x = wide(arrays[0])
+        x = np.flip(x, self.axis) if self.reverse else x
         y = np.cumsum(x, axis=self.axis, dtype=x.dtype)
         if self.exclusive and x.shape[self.axis]:
             y = np.roll(y, 1, self.axis)
             y[(slice(None),) * self.axis + (0,)] = 0
-        return np.flip(y, self.axis) if self.reverse else y
+        return rounded(np.flip(y, self.axis) if self.reverse else y, arrays[0].dtype)
 
     def reduced(self, *types: TensorType) -> Shape:
         """Return the size of the axis."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tapeout.ir.dtype import bool_
 from tapeout.ir.op import Binary, Elementwise, Unary
+from tapeout.ops.exact import rounded, wide
 from tapeout.support.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Mapped(Elementwise):
     def reference(self, *arrays: Array) -> Array:
         """Return the formula of the arrays, rounded once."""
         with np.errstate(all="ignore"):
-            found = np.asarray(self.formula(*(_wide(x) for x in arrays)))
+            found = np.asarray(self.formula(*(wide(x) for x in arrays)))
             return found if found.dtype == np.bool_ else rounded(found, arrays[-1].dtype)
 
 
@@ -72,26 +73,6 @@ class Test2(Map2):
         """Return bools of the operands' shape."""
         (found,) = super().infer(*types)
         return (found.with_dtype(bool_),)
-
-
-def _wide(x: Array) -> Array:
-    exact = x.dtype.kind in "iub"
-    return x if exact else x.astype(np.float64)
-
-
-def rounded(x: Array, dtype: np.dtype[Any]) -> Array:
-    """Return an array in another type, rounded once.
-
-    numpy turns f64 into bf16 by way of f32, which rounds twice. An f32 that is rounded to odd first
-    keeps what the second rounding needs to know.
-    """
-    if x.dtype != np.float64 or dtype.name != "bfloat16":
-        return x.astype(dtype)
-    near = x.astype(np.float32)
-    inexact = np.isfinite(near) & (near != x)
-    even = near.view(np.uint32) % 2 == 0
-    towards = np.where(x > near, np.float32(np.inf), np.float32(-np.inf))
-    return np.where(inexact & even, np.nextafter(near, towards), near).astype(dtype)
 
 
 def smallest_normal(dtype: DType) -> float:

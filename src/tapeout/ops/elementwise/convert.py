@@ -8,7 +8,7 @@ import numpy as np
 
 from tapeout.ir.dtype import DType, bool_
 from tapeout.ir.op import Unary, register
-from tapeout.ops.elementwise.base import rounded
+from tapeout.ops.exact import rounded
 from tapeout.support.errors import NotDifferentiable, ShapeError
 
 if TYPE_CHECKING:
