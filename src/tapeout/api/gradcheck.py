@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tapeout.api.batches import array_of, fit_array
 from tapeout.api.trainer import Trainer
 from tapeout.ir.graph import Graph
 from tapeout.passes.precision import widen
 from tapeout.support.errors import OptionError
 from tapeout.training.losses import Formula, as_loss
+from tapeout.training.step import LOSS
 
 if TYPE_CHECKING:
     from tapeout.ir.op import Array
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 LIMIT = 1e-6
 """Largest error of an entry."""
 KINKS = 0.02
-"""Largest share of entries at a kink."""
+"""Largest share of kinks among all that is checked."""
+CROWDED = 0.1
+"""Largest share of kinks in one parameter (one kink is always allowed)."""
 F32_LIMIT = 1e-4
 """Largest distance of the f32 gradient from the f64 one, relative to the tensor's largest entry."""
 FLOOR = 1e-9
 """Gradients below this are compared absolutely: tensors whose gradient is zero by the mathematics hold rounding noise of this size."""
-STEPS = ((2e-4, 1e-4), (2e-5, 1e-5), (2e-6, 1e-6))
-"""Pairs of step sizes, relative to max(1, |x|). A smaller pair is tried only where a larger one disagrees with itself: large steps have
-less rounding noise, small ones meet fewer kinks."""
+STEPS = (1e-4, 1e-5, 1e-6)
+"""Step sizes relative to max(1, |x|), each taken together with its double; the next while those two disagree."""
+SAMPLES = 4
+"""What every unbound dimension is, where no data are given."""
 
 
 @dataclass
@@ -43,7 +48,7 @@ class ParameterReport:
         checked: Entries and directions compared.
         worst: Largest error.
         worst_at: Index of it, empty for a direction.
-        kinks: Indices where the two step sizes disagree.
+        kinks: Indices where two step sizes disagree, however small.
         f32: Distance of the f32 gradient, relative to the largest entry; None when not asked for.
         zero: Whether the whole gradient is zero.
         reason: Why a zero gradient is right, when it was listed.
@@ -63,7 +68,7 @@ class ParameterReport:
         """Whether this parameter is right."""
         if self.zero and not self.reason:
             return False
-        few = len(self.kinks) <= max(1, int(KINKS * self.checked))
+        few = len(self.kinks) <= max(1, int(CROWDED * self.checked))
         return few and self.worst <= LIMIT and (self.f32 is None or self.f32 <= F32_LIMIT)
 
 
@@ -74,7 +79,17 @@ class GradcheckReport:
     parameters: list[ParameterReport]
 
     def __bool__(self) -> bool:
-        return all(p.passed for p in self.parameters)
+        return self.kinks <= KINKS * self.checked and all(p.passed for p in self.parameters)
+
+    @property
+    def checked(self) -> int:
+        """Entries and directions compared."""
+        return sum(p.checked for p in self.parameters)
+
+    @property
+    def kinks(self) -> int:
+        """How many of them lie at a kink."""
+        return sum(len(p.kinks) for p in self.parameters)
 
     @property
     def worst(self) -> float:
@@ -93,6 +108,8 @@ class GradcheckReport:
             lines.append(
                 f"{p.name:32} {p.checked:8} {p.worst:12.1e} {len(p.kinks):6} {f32:>10}{verdict}"
             )
+        if self.kinks > KINKS * self.checked:
+            lines.append(f"FAILED: {self.kinks} of {self.checked} lie at a kink, {KINKS:.0%} may")
         return "\n".join(lines)
 
 
@@ -113,7 +130,8 @@ def gradcheck(
     """Compare the native gradient of every trainable parameter with fourth-order finite differences in f64.
 
     The error of an entry is `|g - fd| / max(|g|, |fd|, 1e-3 * max|g| of the tensor, FLOOR)`. Entries where two step sizes
-    disagree lie at a kink; they are listed, not compared.
+    disagree lie at a kink; they are listed, not compared. Steps are made smaller while the two sizes disagree, for the smaller
+    ones meet fewer kinks, and no smaller than that, for rounding grows.
 
     Args:
         model: A graph or the path of an ONNX file.
@@ -139,7 +157,8 @@ def gradcheck(
     narrow = None
     if f32:
         small = Trainer(model, loss=chosen, optimizer=None)
-        _, narrow = small.gradients(_narrowed(batch, small))
+        _, narrow = small.gradients(_narrowed(batch))
+    value = _NativeLoss(wide, batch)
     reports = []
     for i, (name, g) in enumerate(exact.items()):
         if progress:
@@ -148,13 +167,31 @@ def gradcheck(
         report = ParameterReport(
             name, zero=not np.any(g), reason=(zero_gradients or {}).get(name, "")
         )
-        _check(wide, batch, name, g, _chosen(g, rng, entries, largest, all_entries), report)
-        _check_directions(wide, batch, name, g, rng, directions, report)
+        _check_entries(value, g, _chosen(g, rng, entries, largest, all_entries), report)
+        _check_directions(value, g, rng, directions, report)
         if narrow is not None:
             top = max(float(np.max(np.abs(g), initial=0.0)), FLOOR)
             report.f32 = float(np.max(np.abs(narrow[name] - g), initial=0.0)) / top
         reports.append(report)
     return GradcheckReport(reports)
+
+
+class _NativeLoss:
+    """The native loss of one batch; what stands in memory as parameters decides it."""
+
+    def __init__(self, trainer: Trainer, batch: Mapping[str, Array]) -> None:
+        self._entry = trainer._entry_for("loss", batch)  # noqa: SLF001 (the same room)
+        types = self._entry.program.input_types
+        self._inputs = {n: fit_array(n, batch[n], t) for n, t in types.items()}
+        self._session = trainer.session
+
+    def __call__(self) -> float:
+        """Run the forward pass."""
+        return float(self._entry.run(self._inputs)[LOSS])
+
+    def memory(self, name: str) -> Array:
+        """Return the memory of a parameter: what is written there counts from the next call on."""
+        return self._session.memory(name)
 
 
 def projection(model: Graph, known: Mapping[str, Sym]) -> Sym:
@@ -177,29 +214,26 @@ def projection(model: Graph, known: Mapping[str, Sym]) -> Sym:
 
 
 def _batch(trainer: Trainer, data: Mapping[str, Any] | None, seed: int) -> dict[str, Array]:
-    types = {
-        v.name: v.type for v in trainer.model.bind(dict.fromkeys(trainer.model.dims, 4)).inputs
-    }
-    entry = trainer._entry("gradients", dict.fromkeys(trainer.model.dims, 4), {})
-    types = dict(entry.program.input_types) | {
-        n: t for n, t in types.items() if n in entry.program.input_types
-    }
+    """Return a batch whose floats are exact in f32, so that both precisions see the same numbers."""
     if data is not None:
-        return {
-            n: np.asarray(data[n], t.dtype.numpy) if t.dtype.is_float else np.asarray(data[n])
-            for n, t in types.items()
-        }
+        return {n: _widened(array_of(a)) for n, a in data.items()}
+    dims = dict.fromkeys(trainer.model.dims, SAMPLES)
+    entry = trainer._entry("gradients", dims, {})  # noqa: SLF001 (the same room)
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
-    return {n: _random(t, rng) for n, t in types.items()}
+    return {n: _random(t, rng) for n, t in entry.program.input_types.items()}
 
 
 def _random(type_: TensorType, rng: np.random.Generator) -> Array:
     if type_.dtype.is_float:
-        return np.asarray(rng.standard_normal(type_.shape), type_.dtype.numpy)
+        return rng.standard_normal(type_.shape).astype(np.float32).astype(type_.dtype.numpy)
     return np.asarray(rng.integers(0, 2, type_.shape), type_.dtype.numpy)
 
 
-def _narrowed(batch: Mapping[str, Array], trainer: Trainer) -> dict[str, Array]:
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype == np.float32 else array
+
+
+def _narrowed(batch: Mapping[str, Array]) -> dict[str, Array]:
     return {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in batch.items()}
 
 
@@ -213,61 +247,38 @@ def _chosen(
     return sorted({*map(int, drawn), *map(int, top)})
 
 
-def _check(
-    trainer: Trainer,
-    batch: Mapping[str, Array],
-    name: str,
-    g: Array,
-    chosen: Sequence[int],
-    report: ParameterReport,
+def _check_entries(
+    loss: _NativeLoss, g: Array, chosen: Sequence[int], report: ParameterReport
 ) -> None:
-    start = trainer.parameters[name]
+    memory, slopes = loss.memory(report.name).reshape(-1), g.reshape(-1)
     top = float(np.max(np.abs(g), initial=0.0))
-    work = start.copy()
-    flat, flat_g = work.reshape(-1), g.reshape(-1)
     for i in chosen:
-        x = float(flat[i])
+        x = memory[i]
 
         def at(t: float, i: int = i, x: float = x) -> float:
-            flat[i] = x + t
-            return _loss(trainer, batch, name, work)
+            memory[i] = x + t
+            return loss()
 
-        scale = max(1.0, abs(x))
-        _compare(
-            at,
-            scale,
-            float(flat_g[i]),
-            top,
-            tuple(int(j) for j in np.unravel_index(i, g.shape)),
-            report,
-        )
-        flat[i] = x
-    trainer.session.write(name, start)
+        place = tuple(int(j) for j in np.unravel_index(i, g.shape))
+        _compare(at, max(1.0, abs(float(x))), float(slopes[i]), top, place, report)
+        memory[i] = x
 
 
 def _check_directions(
-    trainer: Trainer,
-    batch: Mapping[str, Array],
-    name: str,
-    g: Array,
-    rng: np.random.Generator,
-    directions: int,
-    report: ParameterReport,
+    loss: _NativeLoss, g: Array, rng: np.random.Generator, directions: int, report: ParameterReport
 ) -> None:
-    start = trainer.parameters[name]
+    memory = loss.memory(report.name)
+    start = memory.copy()
     for _ in range(directions):
-        d = rng.standard_normal(g.shape)
+        d: Array = np.asarray(rng.standard_normal(g.shape))
         d /= max(float(np.linalg.norm(d)), 1e-300)
-        slope = float(np.sum(g * d))
-        _compare(
-            lambda t, d=d: _loss(trainer, batch, name, start + t * d),  # type: ignore[misc]
-            1.0,
-            slope,
-            float(np.linalg.norm(g)),
-            (),
-            report,
-        )
-    trainer.session.write(name, start)
+
+        def at(t: float, d: Array = d) -> float:
+            memory[...] = start + t * d
+            return loss()
+
+        _compare(at, 1.0, float(np.sum(g * d)), float(np.linalg.norm(g)), (), report)
+    memory[...] = start
 
 
 def _compare(
@@ -279,22 +290,18 @@ def _compare(
     report: ParameterReport,
 ) -> None:
     report.checked += 1
-    for pair in STEPS:
-        slopes = [_slope(at, h * scale) for h in pair]
-        below = max(abs(g), max(map(abs, slopes)), 1e-3 * top, FLOOR)
-        error = min(abs(g - s) / below for s in slopes)
-        if error <= LIMIT or abs(slopes[0] - slopes[1]) / below <= LIMIT:
+    for step in STEPS:
+        near, far = _slopes(at, step * scale)
+        below = max(abs(g), abs(near), abs(far), 1e-3 * top, FLOOR)
+        error = min(abs(g - near), abs(g - far)) / below
+        if error <= LIMIT or abs(near - far) / below <= LIMIT:
             if error > report.worst:
                 report.worst, report.worst_at = error, index
             return
     report.kinks.append(index)
 
 
-def _slope(at: Callable[[float], float], h: float) -> float:
-    """Return the fourth-order central difference."""
-    return (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h)
-
-
-def _loss(trainer: Trainer, batch: Mapping[str, Array], name: str, value: Array) -> float:
-    trainer.session.write(name, value)
-    return trainer.loss_of(batch)
+def _slopes(at: Callable[[float], float], h: float) -> tuple[float, float]:
+    """Return the fourth-order central differences with steps `h` and `2h`, which share two points."""
+    d1, d2, d4 = (at(t) - at(-t) for t in (h, 2.0 * h, 4.0 * h))
+    return (8.0 * d1 - d2) / (12.0 * h), (8.0 * d2 - d4) / (24.0 * h)

@@ -79,6 +79,10 @@ class Session:
         """
         return self._view(name).copy()
 
+    def memory(self, name: str) -> Array:
+        """Return the memory of a variable itself, valid until the next entry point is prepared."""
+        return self._view(name)
+
     def write(self, name: str, array: Array) -> None:
         """Set a variable to an array of its shape and dtype."""
         self._view(name)[...] = array
