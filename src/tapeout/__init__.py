@@ -6,6 +6,8 @@ Importing this package imports none of onnx, llvmlite and networkx; each name be
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tapeout.support.errors import (
@@ -138,6 +140,17 @@ def __getattr__(name: str) -> Any:
     found = module if colon and not attribute else getattr(module, attribute or name)
     globals()[name] = found
     return found
+
+
+class _Facade(ModuleType):
+    """Keeps `tapeout.view` the function: importing the room of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "view":
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade
 
 
 def __dir__() -> list[str]:

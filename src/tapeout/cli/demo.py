@@ -179,13 +179,13 @@ def _fit(
 def _write(
     speaker: Speaker, folder: Path, trainer: Trainer, progress: Progress
 ) -> tuple[Path, Path, Path]:
-    import tapeout
+    from tapeout.api.view import view
     from tapeout.cli.curves import write_plot
 
     model, plot, page = folder / "lenet.onnx", folder / "loss.svg", folder / "lenet.html"
     trainer.export_onnx(model)
     write_plot(plot, "LeNet on 4,000 handwritten digits", progress.record, progress.per_epoch)
-    tapeout.view(trainer, page)
+    view(trainer, page)
     speaker.line(
         "wrote",
         f"{model}   the trained model\n{plot}    loss and accuracy\n{page}   every stage, from the graph to the memory plan",

@@ -23,6 +23,10 @@ _LIVE_EVERY = 0.1
 """Seconds between movements on a terminal; drawing costs more than a small step."""
 
 
+_RECENT = 501
+"""Steps whose times tell the present speed."""
+
+
 class Stopped(Exception):
     """Ends `fit` between two steps, because the user asked for it."""
 
@@ -76,7 +80,7 @@ class Progress:
         self.left = (last - first) * self.per_epoch - skipped
         self.epoch, self.at = first, skipped
         self._live: Any = None
-        self._started = self._shown = self._last = 0.0
+        self._shown = self._last = self._validation = 0.0
 
     def __enter__(self) -> Self:
         if is_live(err=self.speaker.json):
@@ -103,7 +107,7 @@ class Progress:
         if len(self.record.steps) == 1:
             # Before the first step there was nothing to save; from now on there is.
             self.stop.armed = True
-            self._started = self._shown = now
+            self._shown = now
             tell_compilation(self.speaker, trainer)
         else:
             self.record.step_seconds.append(now - self._last)
@@ -113,13 +117,16 @@ class Progress:
             raise Stopped
         if now - self._shown >= (_LIVE_EVERY if self._live is not None else _PLAIN_EVERY):
             self._shown = now
-            self._show(loss, now)
+            self._show(loss)
 
     def on_epoch(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Print the epoch's line."""
         self.epoch, self.at = self.first + epoch, 0
         self.record.epochs.append(dict(record))
-        self._last = self._shown = time.perf_counter()
+        now = time.perf_counter()
+        took = now - self._last if "val_loss" in record else 0.0
+        self._validation = min(took, self._validation) if len(self.record.epochs) > 1 else took
+        self._last = self._shown = now
         self.speaker.line("epoch", self._epoch_line(record))
         if self.stop.asked and self.left:
             raise Stopped
@@ -131,23 +138,28 @@ class Progress:
             parts.append(f"val loss {number(record['val_loss'])}")
         if "val_accuracy" in record:
             parts.append(f"val accuracy {percent(record['val_accuracy'])}")
-        parts.append(f"{record['samples_per_second']:,.0f} samples/s")
+        parts.append(f"{self._rate():,.0f} samples/s")
         parts.append(seconds_text(record["seconds"]))
         if self.left:
-            parts.append(f"left {seconds_text(self._time_left(self._last))}")
+            parts.append(f"left {seconds_text(self._time_left())}")
         return "   ".join(parts)
 
-    def _time_left(self, now: float) -> float:
-        """Return what is left, by the time that steps took so far, validation included."""
-        done = max(1, len(self.record.steps) - 1)
-        return (now - self._started) / done * self.left
+    def _step_seconds(self) -> float:
+        """Return the usual time of a step: a median, which compiling for a short last batch does not move."""
+        recent = self.record.step_seconds[-_RECENT:]
+        return sorted(recent)[len(recent) // 2] if recent else 0.0
 
-    def _show(self, loss: float, now: float) -> None:
-        done = max(1, len(self.record.steps) - 1)
-        rate = done * self.batch_size / max(now - self._started, 1e-9)
+    def _rate(self) -> float:
+        return self.batch_size / max(self._step_seconds(), 1e-9)
+
+    def _time_left(self) -> float:
+        """Return about how long the rest takes: steps, and validations at the quickest seen so far."""
+        return self.left * self._step_seconds() + (self.last - self.epoch) * self._validation
+
+    def _show(self, loss: float) -> None:
         text = (
-            f"epoch {self.epoch + 1}/{self.last}  step {self.at}/{self.per_epoch}  loss {number(loss)}  "
-            f"{rate:,.0f} samples/s  left {seconds_text(self._time_left(now))}"
+            f"epoch {self.epoch + 1}/{self.last}  step {self.at}/{self.per_epoch}  "
+            f"loss {number(loss)}  {self._rate():,.0f} samples/s  left {seconds_text(self._time_left())}"
         )
         if self._live is not None:
             self._live.update(text)

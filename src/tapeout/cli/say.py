@@ -23,9 +23,9 @@ class Speaker:
     def line(self, label: str, text: str = "") -> None:
         """Print a labelled line; further lines of the text stand below its first."""
         first, *rest = text.split("\n")
-        click.echo(f"{label:<9}{first}".rstrip(), err=self.json)
+        click.echo(f"{label:<11}{first}".rstrip(), err=self.json)
         for more in rest:
-            click.echo(f"{'':9}{more}", err=self.json)
+            click.echo(f"{'':11}{more}", err=self.json)
 
     def text(self, text: str) -> None:
         """Print text as it is."""
