@@ -93,7 +93,18 @@ class _Chooser:
         if not isinstance(node.op, Pointwise):
             return False
         facts = self.facts[node]
-        return facts.moves or self._is_cheap_test(node, facts)
+        if facts.moves:
+            return not self._is_last_move(node)
+        return self._is_cheap_test(node, facts)
+
+    def _is_last_move(self, node: Node) -> bool:
+        """Whether a node brings what updates read into its final shape.
+
+        Such a value (a gradient) is stored as updates read it, so that it lies in memory like the variable.
+        """
+        if node in self.uses.late or not node.operands:
+            return False
+        return any(r in self.uses.late for r in self.uses.of_value(node.results[0]))
 
     def _is_cheap_test(self, node: Node, facts: Facts) -> bool:
         """Whether a node compares values that are kept anyway."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapeout.kernel.program import ALIGN, Launch
+import numpy as np
+
+from tapeout.kernel.program import Buffer, Launch
 from tapeout.schedule.layout import align
-from tapeout.support.errors import VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tapeout.kernel.program import Buffer, Program
+    from tapeout.ir.op import Array
+    from tapeout.kernel.program import Item, Layout, Space
+    from tapeout.schedule.model import Home, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,101 +71,120 @@ def _tightest(taken: Sequence[tuple[int, int]], size: int, start: int) -> int:
     return at if best is None else best[1]
 
 
-def verify(program: Program) -> None:
-    """Check the memory plan and the order of a program.
+@dataclass(frozen=True)
+class Placed:
+    """Buffers with their places.
 
-    Raises:
-        VerifyError: Two live buffers overlap, something is read before it is written, or a variable is written before the last
-            check; names the launch and the buffers.
+    Attributes:
+        buffers: By name.
+        arena: Bytes of the arena.
+        data: The constants.
     """
-    _no_overlap(program)
-    _written_before_read(program)
-    _updates_last(program)
+
+    buffers: dict[str, Buffer]
+    arena: int
+    data: bytes
 
 
-def _transient(program: Program) -> list[Buffer]:
-    return [b for b in program.buffers.values() if b.space in ("activation", "gradient", "output")]
+def place(
+    items: Sequence[Item],
+    homes: Mapping[str, Home],
+    regions: Sequence[Region],
+    layout: Layout,
+    constants: Mapping[str, Array],
+    inputs: Mapping[str, object],
+    outputs: Mapping[str, str],
+) -> Placed:
+    """Return the buffers that a program touches, each at its place.
+
+    Args:
+        items: Launches and checks, in order.
+        homes: What they touch, by name, and all inputs and outputs.
+        regions: Homes at fixed distances from each other.
+        layout: Where variables live.
+        constants: The data of constants by name.
+        inputs: Names of the inputs, in order.
+        outputs: Output name to home name.
+    """
+    lives = _lives(items, outputs, regions)
+    used = {n: h for n, h in homes.items() if n in lives or n in inputs}
+    used.update((r.home.name, r.home) for r in regions if r.home.name in lives)
+    offsets, arena = _transient(used, lives, regions, layout.bytes)
+    offsets.update((s.name, s.offset) for s in layout.slots)
+    for r in regions:
+        if r.home.space == "variable":
+            offsets[r.home.name] = offsets[r.parts[0][0]]
+    data = bytearray()
+    for name in used:
+        if name in constants:
+            data += bytes(align(len(data)) - len(data))
+            offsets[name] = len(data)
+            data += np.ascontiguousarray(constants[name]).tobytes()
+    offsets.update((name, n) for n, name in enumerate(inputs))
+    spaces = _spaces(used, regions, outputs)
+    buffers = {}
+    for name, home in used.items():
+        first, last = lives.get(name, (-1, -1))
+        if home.space in ("input", "variable", "constant"):
+            first = -1
+        if home.space == "variable":
+            last = len(items)
+        buffers[name] = Buffer(
+            name, home.type, home.order, spaces[name], offsets[name], first, last
+        )
+    return Placed(buffers, arena, bytes(data))
 
 
-def _no_overlap(program: Program) -> None:
-    found = sorted((b for b in _transient(program) if b.bytes), key=lambda b: (b.first, b.name))
-    alive: list[Buffer] = []
-    for b in found:
-        if b.offset % ALIGN or not program.layout.bytes <= b.offset <= program.arena - b.bytes:
-            raise VerifyError(
-                f"buffer {b.name!r} at {b.offset} lies outside the arena", where=program.name
-            )
-        alive = [a for a in alive if a.last >= b.first]
-        for a in alive:
-            if a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes and not _part(a, b):
-                raise VerifyError(
-                    f"buffers {a.name!r} and {b.name!r} are alive at once and overlap",
-                    where=f"{program.name}: item {b.first}",
-                )
-        alive.append(b)
+def _lives(
+    items: Sequence[Item], outputs: Mapping[str, str], regions: Sequence[Region]
+) -> dict[str, tuple[int, int]]:
+    """Return the first and the last item that touch each buffer; parts of a region live as long as the whole is read."""
+    lives: dict[str, tuple[int, int]] = {}
+    for i, item in enumerate(items):
+        for name in item.args if isinstance(item, Launch) else (item.buffer,):
+            lives[name] = lives.get(name, (i, i))[0], i
+    for name in outputs.values():
+        lives[name] = lives.get(name, (-1, -1))[0], len(items)
+    for r in regions:
+        if r.home.space != "gradient":
+            continue
+        parts = [name for name, _ in r.parts if name in lives]
+        last = lives.get(r.home.name, (-1, -1))[1]
+        for name in parts:
+            lives[name] = lives[name][0], max(lives[name][1], last)
+        ends = [lives[name] for name in parts]
+        lives[r.home.name] = min(a for a, _ in ends), max(b for _, b in ends)
+    return lives
 
 
-def _part(a: Buffer, b: Buffer) -> bool:
-    """Whether one of two gradients is a view of the other."""
-    if a.space != "gradient" or b.space != "gradient":
-        return False
-    inner, outer = (a, b) if a.bytes <= b.bytes else (b, a)
-    return outer.offset <= inner.offset and inner.offset + inner.bytes <= outer.offset + outer.bytes
+def _transient(
+    used: Mapping[str, Home],
+    lives: Mapping[str, tuple[int, int]],
+    regions: Sequence[Region],
+    start: int,
+) -> tuple[dict[str, int], int]:
+    """Return the places of everything that does not outlive the program, and the end of the arena."""
+    inside = {name: (r.home.name, at) for r in regions for name, at in r.parts}
+    demands = [
+        Demand(n, h.type.bytes, *lives[n])
+        for n, h in used.items()
+        if h.space in ("activation", "gradient") and n not in inside
+    ]
+    offsets, end = plan(demands, start)
+    for name, (region, at) in inside.items():
+        if region in offsets:
+            offsets[name] = offsets[region] + at
+    return offsets, end
 
 
-def _written_before_read(program: Program) -> None:
-    written = {
-        n: None for n, b in program.buffers.items() if b.space in ("input", "variable", "constant")
-    }
-    views = _views(program)
-    for number, item in enumerate(program.items):
-        if not isinstance(item, Launch):
-            names: list[tuple[str, str]] = [(item.buffer, "r")]
-        else:
-            params = program.kernels[item.kernel].params
-            names = [(n, p.access) for n, p in zip(item.args, params, strict=True)]
-        for name, access in names:
-            parts = views.get(name, (name,))
-            if access == "r" and not all(p in written for p in parts):
-                raise VerifyError(
-                    f"buffer {name!r} is read before it is written",
-                    where=f"{program.name}: item {number}",
-                )
-        for name, access in names:
-            if "w" in access:
-                written.update(dict.fromkeys((name, *views.get(name, ()))))
-    for output, name in program.outputs.items():
-        if name not in written:
-            raise VerifyError(f"output {output!r} is never written", where=program.name)
-
-
-def _views(program: Program) -> Mapping[str, tuple[str, ...]]:
-    """Return the parts of gradient regions: buffers that lie inside of them."""
-    gradients = [b for b in program.buffers.values() if b.space == "gradient"]
-    views: dict[str, tuple[str, ...]] = {}
-    for b in gradients:
-        parts = tuple(a.name for a in gradients if a is not b and a.bytes < b.bytes and _part(a, b))
-        if parts:
-            views[b.name] = parts
-    return views
-
-
-def _updates_last(program: Program) -> None:
-    variables = {n for n, b in program.buffers.items() if b.space == "variable"}
-    updated = False
-    for number, item in enumerate(program.items):
-        if isinstance(item, Launch):
-            params = program.kernels[item.kernel].params
-            writes = any(
-                "w" in p.access and n in variables for n, p in zip(item.args, params, strict=True)
-            )
-            if writes and not item.update:
-                raise VerifyError(
-                    f"launch {item.label!r} writes a variable but is no update",
-                    where=f"{program.name}: item {number}",
-                )
-            updated = updated or item.update
-        elif updated:
-            raise VerifyError(
-                "a check stands after an update", where=f"{program.name}: item {number}"
-            )
+def _spaces(
+    used: Mapping[str, Home], regions: Sequence[Region], outputs: Mapping[str, str]
+) -> dict[str, Space]:
+    spaces = {name: home.space for name, home in used.items()}
+    for name in outputs.values():
+        if spaces[name] == "activation":
+            spaces[name] = "output"
+    for r in regions:
+        if r.home.space == "gradient":
+            spaces.update((name, "gradient") for name, _ in r.parts)
+    return spaces

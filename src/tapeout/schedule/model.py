@@ -71,6 +71,19 @@ def row_major(rank: int) -> tuple[int, ...]:
     return tuple(range(rank))
 
 
+@dataclass(frozen=True)
+class Region:
+    """Homes at fixed distances from each other, and the home that spans them.
+
+    Attributes:
+        home: Of one dimension, as long as all its parts and the gaps between them.
+        parts: Names of the homes inside, and their distance in bytes from the start, rising.
+    """
+
+    home: Home
+    parts: tuple[tuple[str, int], ...]
+
+
 @dataclass(eq=False)
 class Group:
     """Nodes that become one kernel.
@@ -126,6 +139,7 @@ class Work:
         loc: Where the work came from.
         label: A readable name.
         late: Whether it comes after every check because it writes variables or only serves such work.
+        parts: For a home that spans others, the names of those.
     """
 
     kernel: Kernel
@@ -133,6 +147,7 @@ class Work:
     loc: Loc = UNKNOWN
     label: str = ""
     late: bool = False
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -140,16 +155,26 @@ class Work:
         return tuple(h.name for h in self.homes)
 
     @property
+    def touches(self) -> tuple[str, ...]:
+        """Homes that it reads or writes, the parts of spanning ones in their place."""
+        return self._named("rw")
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Homes that it reads."""
-        pairs = zip(self.args, self.kernel.buffers, strict=True)
-        return tuple(a for a, b in pairs if "r" in b.access)
+        return self._named("r")
 
     @property
     def writes(self) -> tuple[str, ...]:
         """Homes that it writes."""
-        pairs = zip(self.args, self.kernel.buffers, strict=True)
-        return tuple(a for a, b in pairs if "w" in b.access)
+        return self._named("w")
+
+    def _named(self, access: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for home, buffer in zip(self.homes, self.kernel.buffers, strict=True):
+            if any(a in buffer.access for a in access):
+                found.update(dict.fromkeys(self.parts.get(home.name, (home.name,))))
+        return tuple(found)
 
 
 class Scope:

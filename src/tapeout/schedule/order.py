@@ -92,10 +92,11 @@ class _Live:
         self, works: Sequence[Work], homes: Mapping[str, Home], kept: Mapping[str, None]
     ) -> None:
         self.works = works
-        self.size = {n: h.type.bytes for n, h in homes.items() if h.space == "activation"}
+        spaces = ("activation", "gradient")
+        self.size = {n: h.type.bytes for n, h in homes.items() if h.space in spaces}
         self.left: dict[str, int] = {}
         for work in works:
-            for name in dict.fromkeys(work.args):
+            for name in work.touches:
                 self.left[name] = self.left.get(name, 0) + 1
         for name in kept:
             self.left[name] = self.left.get(name, 0) + 1
@@ -105,7 +106,7 @@ class _Live:
     def growth(self, i: int) -> int:
         """Return the bytes that stay alive more after kernel `i` than before."""
         total = 0
-        for name in dict.fromkeys(self.works[i].args):
+        for name in self.works[i].touches:
             size = self.size.get(name, 0)
             total += size if name not in self.alive else 0
             total -= size if self.left[name] == 1 else 0
@@ -113,7 +114,7 @@ class _Live:
 
     def run(self, i: int) -> int:
         """Run kernel `i` and return the bytes alive during it."""
-        names = dict.fromkeys(self.works[i].args)
+        names = self.works[i].touches
         for name in names:
             if name not in self.alive:
                 self.alive[name] = None
