@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tapeout.kernel.compute import (
+    Buffer,
     ContractionKernel,
     ExprBuilder,
     Kernel,
@@ -12,9 +13,11 @@ from tapeout.kernel.compute import (
 )
 from tapeout.kernel.target import Target
 from tapeout.schedule.lower.contract.lower import no_columns, plan_contraction
+from tapeout.schedule.lower.contract.split import Split, split_k
 from tapeout.schedule.lower.cost import bytes_of, flops_of, scatter_cost
 from tapeout.schedule.lower.empty import is_empty, without_empty
 from tapeout.schedule.lower.loop import lower_loop
+from tapeout.schedule.lower.partials import cut
 from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 from tapeout.schedule.lower.scatter import lower_scatter
 
@@ -35,20 +38,39 @@ def lower(kernel: Kernel, target: Target) -> Lowered:
         return _loop(kernel, target)
     if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
         return _loop(as_loop(kernel), target)
-    return _contraction(kernel, target)
+    split = split_k(kernel)
+    return _whole(kernel, target) if split is None else _in_parts(split, target)
 
 
-def _contraction(kernel: ContractionKernel, target: Target) -> Lowered:
-    plan = plan_contraction(kernel, target, "scratch")
+def _whole(
+    kernel: ContractionKernel, target: Target, prefix: str = "", partials: int = 1
+) -> Lowered:
+    """Lower a contraction whose sums are not cut."""
+    plan = plan_contraction(kernel, target, f"{prefix}scratch")
     launches: list[LoweredLaunch] = []
     for step in plan.steps:
         for before in step.kernels:
             launches += _loop(before, target).launches
-    done = plan.lower(target)
+    done = plan.lower(target, partials)
     loop = as_loop(kernel)
     launches.append(LoweredLaunch(done.kernel, done.args, flops_of(loop), bytes_of(loop)))
-    scratch = (Scratch(s.buffer.name, s.buffer.dtype, s.buffer.span) for s in plan.steps)
+    return Lowered(tuple(launches), tuple(_scratch(s.buffer) for s in plan.steps))
+
+
+def _in_parts(split: Split, target: Target) -> Lowered:
+    """Lower a contraction that is cut along k."""
+    launches: list[LoweredLaunch] = []
+    scratch = [_scratch(split.sums)]
+    for n, part in enumerate(split.parts):
+        done = _whole(part, target, f"part{n}.", split.count)
+        launches += done.launches
+        scratch += done.scratch
+    launches += _loop(split.total, target).launches
     return Lowered(tuple(launches), tuple(scratch))
+
+
+def _scratch(buffer: Buffer) -> Scratch:
+    return Scratch(buffer.name, buffer.dtype, buffer.span)
 
 
 def _scatter(kernel: ScatterKernel) -> Lowered:
@@ -62,8 +84,12 @@ def _loop(kernel: LoopKernel, target: Target) -> Lowered:
     some = without_empty(kernel)
     if some is None:
         return Lowered(())
-    done = lower_loop(some, target)
-    return Lowered((LoweredLaunch(done.kernel, done.args, flops_of(some), bytes_of(some)),))
+    parts = cut(some)
+    launches = []
+    for k in parts.kernels:
+        done = lower_loop(k, target, parts.partials)
+        launches.append(LoweredLaunch(done.kernel, done.args, flops_of(k), bytes_of(k)))
+    return Lowered(tuple(launches), tuple(_scratch(b) for b in parts.scratch))
 
 
 def as_loop(kernel: ContractionKernel) -> LoopKernel:

@@ -76,6 +76,7 @@ class ContractionLowering:
         local: Whether `a` goes through a local buffer.
         packed: Whether `b` is in panels, filled up to whole vectors.
         fma: Whether to fuse multiply and add.
+        partials: Parts into which sums are cut, of which this computes one or more.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class ContractionLowering:
         local: bool,
         packed: bool,
         fma: bool,
+        partials: int,
     ) -> None:
+        self.partials = partials
         self.p, self.t, self.blocks = product, tiling, blocks
         self.local, self.packed, self.fma = local, packed, fma
         written = {s.buffer for s in product.stages}
@@ -116,7 +119,7 @@ class ContractionLowering:
             self._allocate()
             self._task()
         extra = {} if blocks.k.whole else {"k_block": blocks.k.steps}
-        return finish(self.w, self.p.buffers, Numerics(extra=extra))
+        return finish(self.w, self.p.buffers, Numerics(partials=self.partials, extra=extra))
 
     # -- one task -----------------------------------------------------------------------------------
 

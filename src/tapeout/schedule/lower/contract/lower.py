@@ -54,8 +54,8 @@ class Plan:
     packed: bool
     cycles: float
 
-    def lower(self, target: Target) -> Finished:
-        """Return the last kernel in loops."""
+    def lower(self, target: Target, partials: int) -> Finished:
+        """Return the last kernel in loops; its sums are one of so many partial ones."""
         blocks = plan_blocks(self.product, self.tiling)
         return ContractionLowering(
             self.product,
@@ -64,6 +64,7 @@ class Plan:
             local=self.local,
             packed=self.packed,
             fma=target.fma,
+            partials=partials,
         ).lower()
 
 
