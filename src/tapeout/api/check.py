@@ -15,7 +15,7 @@ from tapeout.kernel.program import Launch
 from tapeout.support.errors import TapeoutError
 from tapeout.training.losses import Formula
 from tapeout.training.optimizers import adam
-from tapeout.training.step import step_entry
+from tapeout.driver.step import step_entry
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.report import Report

@@ -12,7 +12,7 @@ from tapeout.api.binding import bind_dims
 from tapeout.api.session import CheckFailed, Entry, Session
 from tapeout.support.errors import DataError, nearest
 from tapeout.training.losses import as_loss
-from tapeout.training.step import training_step as _training_step
+from tapeout.driver.step import training_step as _training_step
 
 if TYPE_CHECKING:
     from tapeout.ir.graph import Graph

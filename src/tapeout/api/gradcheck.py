@@ -15,7 +15,7 @@ from tapeout.ir.graph import Graph
 from tapeout.passes.precision import widen
 from tapeout.support.errors import OptionError
 from tapeout.training.losses import Formula, as_loss
-from tapeout.training.step import LOSS
+from tapeout.driver.step import LOSS
 
 if TYPE_CHECKING:
     from tapeout.ir.op import Array

@@ -18,7 +18,7 @@ from tapeout.api.views import Hyperparameters, Parameters
 from tapeout.ir.graph import Graph
 from tapeout.support.errors import DataError, OptionError, nearest
 from tapeout.training.losses import Loss, as_loss
-from tapeout.training.step import (
+from tapeout.driver.step import (
     GRAD,
     LOSS,
     NOT_FINITE,

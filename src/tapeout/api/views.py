@@ -9,7 +9,7 @@ import numpy as np
 
 from tapeout.api.batches import fit_array
 from tapeout.support.errors import OptionError, nearest
-from tapeout.training.step import HYPER
+from tapeout.driver.step import HYPER
 
 if TYPE_CHECKING:
     from tapeout.api.session import Session
