@@ -19,9 +19,10 @@ from tapeout.frontend.onnx.read import LIMIT_NODES
 from tapeout.frontend.onnx.registry import Version, find
 from tapeout.frontend.onnx.session import node_name
 from tapeout.ir.build import Builder
-from tapeout.ir.dtype import i64
+from tapeout.ir.dtype import bool_, i64
 from tapeout.ir.graph import Graph, Node, Value, Variable
 from tapeout.ir.type import TensorType
+from tapeout.ops.movement import Windows
 from tapeout.ops.sym import Sym, constant, random_bits
 from tapeout.support.errors import (
     BudgetError,
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 LIMIT_VALUE_BYTES = 1 << 36
 """The largest value that a graph may hold."""
+
+LIMIT_RANK = 32
+"""The most dimensions that a value may have."""
 
 Problem = Callable[["onnx.NodeProto", TapeoutError], None]
 
@@ -77,9 +81,14 @@ class LimitedBuilder(Builder):
             BudgetError: A result, or the graph, is too large.
         """
         results = super().emit(op, *operands, loc=loc)
+        # Windows are read where they lie; no buffer of their size is ever needed.
+        limit = LIMIT_VALUE_BYTES << (16 if isinstance(op, Windows) else 0)
         for r in results:
-            if r.type.bytes > LIMIT_VALUE_BYTES or r.type.rank > 32:
-                text = f"{op.name} gives {r.type}: {r.type.bytes} bytes, the limit is {LIMIT_VALUE_BYTES}"
+            if r.type.bytes > limit:
+                text = f"{op.name} gives {r.type}: {r.type.bytes} bytes, the limit is {limit}"
+                raise BudgetError(text, where=str(self.loc))
+            if r.type.rank > LIMIT_RANK:
+                text = f"{op.name} gives rank {r.type.rank}, the limit is {LIMIT_RANK}"
                 raise BudgetError(text, where=str(self.loc))
         if len(self.nodes) > 8 * LIMIT_NODES:
             raise BudgetError(f"more than {8 * LIMIT_NODES} operations", where=str(self.loc))
@@ -134,6 +143,7 @@ class Importer:
         self.dims, self.named, self.on_problem = dims, named, on_problem
         self.builder = LimitedBuilder(self.file.proto.graph.name or "main")
         self.known = Known()
+        self._short = self.file.short
         self.random = Randomness(session, self.builder)
 
     def graph(self) -> Graph:
@@ -223,8 +233,8 @@ class Importer:
         label = frame.scope + node_name(node)
         place = f"{self.file.name}:{label} ({node.op_type})"
         operands = self._operands(node, frame, place)
-        with self.builder.at(Loc(self.file.short, label)):
-            function = self.session.functions.get(node_key(node))
+        with self.builder.at(Loc(self._short, label)):
+            function = self._called(node)
             if function is not None:
                 return self._function(node, function, operands, frame, label)
             if node.op_type == "If" and node.domain in ("", "ai.onnx"):
@@ -236,6 +246,10 @@ class Importer:
             ):
                 return (self._stored(node.output[0]),)
             return self._operator(node, operands, frame, label, place)
+
+    def _called(self, node: onnx.NodeProto) -> onnx.FunctionProto | None:
+        functions = self.session.functions
+        return functions.get(node_key(node)) if functions else None
 
     def _operands(self, node: onnx.NodeProto, frame: Frame, place: str) -> list[Sym | None]:
         found: list[Sym | None] = []
@@ -312,6 +326,9 @@ class Importer:
         condition = operands[0] if operands else None
         if condition is None:
             raise OnnxImportError("has no condition", where=place)
+        if condition.type != TensorType(bool_, condition.shape) or condition.type.size != 1:
+            text = f"the condition is {condition.type}, one bool is expected"
+            raise OnnxImportError(text, where=place)
         chosen = bool(self.known.array(condition, "the condition", place).any())
         name = "then_branch" if chosen else "else_branch"
         graph = next((a.g for a in node.attribute if a.name == name), None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add(name: str, since: int, run: Importer, note: str = "") -> None:
     )
 
 
+@cache
 def find(name: str, opset: int) -> Version | None:
     """Return the meaning of an operator in a version of the operator set, None where there is none."""
     _load()
