@@ -43,12 +43,11 @@ def cast(f: Function, target: Target, x: Value, dtype: DType) -> Value:
 
 def bitcast(f: Function, x: Value, dtype: DType) -> Value:
     """Return the same bits as another type of the same width."""
-    if dtype == bool_ or x.dtype == bool_:
-        return (
-            _resize(f, x, dtype)
-            if x.dtype == bool_
-            else Value(f.pure(f"icmp ne {x}, {constant(0, x.dtype, x.lanes).text}"), bool_, x.lanes)
-        )
+    if x.dtype == bool_:
+        return _resize(f, x, dtype)
+    if dtype == bool_:
+        zero = constant(0, x.dtype, x.lanes)
+        return Value(f.pure(f"icmp ne {x}, {zero.text}"), bool_, x.lanes)
     if register_type(x.dtype) == register_type(dtype):
         return Value(x.text, dtype, x.lanes)
     return _convert(f, "bitcast", x, dtype)

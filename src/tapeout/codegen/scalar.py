@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.codegen.convert import narrow, widen
 from tapeout.codegen.text import Value, constant, register_type
-from tapeout.ir.dtype import bf16, bool_, f16, f32, i64
-from tapeout.ir.dtype import i16 as _I16
+from tapeout.ir.dtype import bf16, bool_, f16, f32, i16, i64
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
@@ -128,13 +127,13 @@ class Scalars:
     def _negate_float(self, _: str, args: list[Value]) -> Value:
         x = args[0]
         if x.dtype in (f16, bf16):
-            return self._made(f"xor {x}, {constant(-32768, _I16, x.lanes).text}", x)
+            return self._made(f"xor {x}, {constant(-32768, i16, x.lanes).text}", x)
         return self._made(f"fneg {x}", x)
 
     def _abs_float(self, _: str, args: list[Value]) -> Value:
         x = args[0]
         if x.dtype in (f16, bf16):
-            return self._made(f"and {x}, {constant(32767, _I16, x.lanes).text}", x)
+            return self._made(f"and {x}, {constant(32767, i16, x.lanes).text}", x)
         return self._call("fabs", x)
 
     def _fma(self, _: str, args: list[Value]) -> Value:

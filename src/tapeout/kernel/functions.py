@@ -288,14 +288,14 @@ def _asin_parts(m: Formulas, size: X) -> tuple[X, X]:
 
 
 def asin(m: Formulas, x: X) -> X:
-    """`pi/2 - 2 * asin(sqrt((1 - |x|) / 2))` where |x| > 1/2; NaN beyond 1."""
+    """The inverse of the sine: from that of sqrt((1 - |x|) / 2) where |x| > 1/2; NaN beyond 1."""
     high, low = _PI_2[m.format]
     big, p = _asin_parts(m, abs(x))
     return m.with_sign(where(big, high - ((p + p) - low), p), m.sign(x))
 
 
 def acos(m: Formulas, x: X) -> X:
-    """`2 * asin(sqrt((1 - x) / 2))` where x > 1/2, its mirror image where x < -1/2; NaN beyond 1."""
+    """The inverse of the cosine: twice the arcsine of sqrt((1 - |x|) / 2), or its mirror image, where |x| > 1/2."""
     high, low = _PI_2[m.format]
     big, p = _asin_parts(m, abs(x))
     twice = p + p
