@@ -52,14 +52,16 @@ def load_model(
         raise DataError("no such file", where=path, hint=_beside(found))
     if found.is_dir():
         raise DataError("is a folder; an ONNX file is expected", where=path)
-    return tapeout.load_onnx(found, dims=dims or None, trainable=_globs(trainable), mode=mode)
+    return tapeout.load_onnx(
+        found, dims=dims or None, trainable=trainable_globs(trainable), mode=mode
+    )
 
 
-def _globs(given: Sequence[str]) -> str | list[str]:
+def trainable_globs(given: Sequence[str]) -> str | list[str]:
+    """Return `--trainable` as `load_onnx` takes it; exclusions alone mean everything but them."""
     globs = [g.strip() for text in given for g in text.split(",") if g.strip()]
     if not globs:
         return "*"
-    # Exclusions alone mean everything but them.
     return globs if any(not g.startswith("!") for g in globs) else ["*", *globs]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tapeout.driver.pipeline import OPTIMIZE, lower
 from tapeout.ir.rewrite import RuleSet, rewrite
 from tapeout.ir.verify import verify
-from tapeout.kernel.program import Launch
+from tapeout.kernel.program import Buffer, Launch
 from tapeout.oracle import graph as graph_oracle
 from tapeout.oracle import kernel as kernel_oracle
 from tapeout.passes import simplify
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tapeout.ir.op import Array
     from tapeout.ir.rewrite import Rule
     from tapeout.ir.type import TensorType
-    from tapeout.kernel.program import Buffer, Program
+    from tapeout.kernel.program import Item, Program
     from tapeout.passes.base import Pass
 
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "bf16": 4e-2, "f16": 1e-2}
@@ -104,12 +104,9 @@ def bisect(
             return fault
         graph = found
     program = lower(graph, plan_variables(graph.variables), options)
-    fault = _try_schedule(program, graph, feed)
-    told("schedule", "departs" if fault else "agrees")
-    if fault is not None:
-        return fault
-    fault = _try_codegen(program, options, feed)
-    told("codegen", "departs" if fault else "agrees")
+    fault = _Launches(program, graph, feed, options).run()
+    for stage in ("schedule", "codegen"):
+        told(stage, "departs" if fault and fault.stage == stage else "agrees" if not fault else "")
     return fault
 
 
@@ -187,78 +184,80 @@ def _guilty_rule(
 # -- schedule and code ----------------------------------------------------------------------------------------
 
 
-def _try_schedule(program: Program, graph: Graph, feed: Feed) -> Fault | None:
-    """Run the program in the oracle of loops; after each launch compare what it wrote with the value of the graph."""
-    values = _values(graph, feed)
-    wanted = {
-        f"%{i}": values[n.results[0]] for i, n in enumerate(graph.nodes) if n.results[0] in values
-    }
-    memory = Memory(program, feed)
-    for item in program.items:
-        if not isinstance(item, Launch):
-            continue
-        before = {n: memory.read(program.buffers[n]) for n in _written(program, item)}
+class _Launches:
+    """Runs a program launch by launch: loops against the graph, native code against loops."""
+
+    def __init__(self, program: Program, graph: Graph, feed: Feed, options: Options) -> None:
+        from tapeout.codegen.cpu import compile_objects
+
+        self.program, self.graph, self.checked = program, graph, options.checked
+        self.memory = Memory(program, feed)
+        self.objects = compile_objects(program.kernels, options.target, checked=options.checked)
+        self.values = _values(graph, feed)
+        self.buffers = {f"%{i}": self.values[n.results[0]] for i, n in enumerate(graph.nodes)}
+        self.last = {
+            name: i for i, item in enumerate(program.items) for name in self._written(item)
+        }
+
+    def run(self) -> Fault | None:
+        """Return the first launch or result that departs."""
+        for i, item in enumerate(self.program.items):
+            fault = self._launch(i, item) if isinstance(item, Launch) else None
+            if fault is not None:
+                return fault
+        return self._end()
+
+    def _launch(self, number: int, item: Launch) -> Fault | None:
+        kernel = self.program.kernels[item.kernel]
+        args = self.memory.args(item)
+        native = {p: _aligned(a) for p, a in args.items()}
         try:
-            kernel_oracle.run(program.kernels[item.kernel], memory.args(item))
+            kernel_oracle.run(kernel, args)
         except TapeoutError as e:
             return Fault("schedule", item.label, str(item.loc), "", str(e))
-        for name in before:
-            if name not in wanted or _is_partial(program, item, name):
+        for name in self._written(item):
+            # A buffer that a later launch goes on writing is not whole yet.
+            if name not in self.buffers or self.last[name] != number:
                 continue
-            details = _difference(wanted[name], memory.read(program.buffers[name]))
+            details = _difference(self.buffers[name], self.memory.read(self.program.buffers[name]))
             if details:
                 return Fault("schedule", item.label, str(item.loc), f"buffer {name}", details)
-    return _final(program, graph, values, memory)
+        return self._native(item, args, native)
 
+    def _native(
+        self, item: Launch, args: Mapping[str, Array], native: dict[str, Array]
+    ) -> Fault | None:
+        from tapeout.runtime.jit import run_kernel
 
-def _is_partial(program: Program, item: Launch, name: str) -> bool:
-    """Whether a later launch writes the buffer too, so that it is not whole yet."""
-    after = program.items[program.items.index(item) + 1 :]
-    return any(isinstance(i, Launch) and name in _written(program, i) for i in after)
-
-
-def _final(
-    program: Program, graph: Graph, values: Mapping[Value, Array], memory: Memory
-) -> Fault | None:
-    """Compare outputs and variables at the end of the program."""
-    results = [
-        (f"output {n}", values[v], program.buffers[program.outputs[n]]) for n, v in graph.outputs
-    ]
-    results += [(f"update {n}", values[v], memory.slot(n)) for n, v in graph.updates]
-    for what, expected, buffer in results:
-        details = _difference(expected, memory.read(buffer))
-        if details:
-            return Fault("schedule", "", "", what, details)
-    return None
-
-
-def _try_codegen(program: Program, options: Options, feed: Feed) -> Fault | None:
-    """Run each launch natively on what the oracle of loops computed so far, and compare what both write."""
-    from tapeout.codegen.cpu import compile_objects
-    from tapeout.runtime.jit import run_kernel
-
-    objects = compile_objects(program.kernels, options.target, checked=options.checked)
-    memory = Memory(program, feed)
-    for item in program.items:
-        if not isinstance(item, Launch):
-            continue
-        kernel = program.kernels[item.kernel]
-        native = {p: _aligned(a) for p, a in memory.args(item).items()}
-        kernel_oracle.run(kernel, memory.args(item))
+        kernel, part = self.program.kernels[item.kernel], f"{item.label} ({item.kernel})"
         try:
-            run_kernel(kernel, objects[item.kernel], native, checked=options.checked)
+            run_kernel(kernel, self.objects[item.kernel], native, checked=self.checked)
         except TapeoutError as e:
-            return Fault("codegen", f"{item.label} ({item.kernel})", str(item.loc), "", str(e))
-        for param, expected in memory.args(item).items():
-            details = _difference(expected, native[param])
+            return Fault("codegen", part, str(item.loc), "", str(e))
+        for param, name in zip(kernel.params, item.args, strict=True):
+            details = _difference(args[param.name], native[param.name])
             if details:
-                what = (
-                    f"{param}, the buffer {item.args[[p.name for p in kernel.params].index(param)]}"
-                )
                 return Fault(
-                    "codegen", f"{item.label} ({item.kernel})", str(item.loc), what, details
+                    "codegen", part, str(item.loc), f"{param.name}, the buffer {name}", details
                 )
-    return None
+        return None
+
+    def _end(self) -> Fault | None:
+        """Compare outputs and variables."""
+        buffers, values = self.program.buffers, self.values
+        ends = [(f"output {n}", v, buffers[self.program.outputs[n]]) for n, v in self.graph.outputs]
+        ends += [(f"update {n}", v, self.memory.slot(n)) for n, v in self.graph.updates]
+        for what, value, buffer in ends:
+            details = _difference(values[value], self.memory.read(buffer))
+            if details:
+                return Fault("schedule", "", "", what, details)
+        return None
+
+    def _written(self, item: Item) -> list[str]:
+        if not isinstance(item, Launch):
+            return []
+        params = self.program.kernels[item.kernel].params
+        return [name for p, name in zip(params, item.args, strict=True) if "w" in p.access]
 
 
 class Memory:
@@ -266,7 +265,7 @@ class Memory:
 
     def __init__(self, program: Program, feed: Feed) -> None:
         self.program = program
-        self.arena = np.full(program.arena + 64, 0xFF, np.uint8)
+        self.arena = np.full(program.arena, 0xFF, np.uint8)
         self.data = np.frombuffer(program.data, np.uint8)
         self.inputs = {n: np.ascontiguousarray(a) for n, a in feed.inputs.items()}
         self.arena[: program.layout.bytes] = 0
@@ -290,23 +289,14 @@ class Memory:
 
     def slot(self, name: str) -> Buffer:
         """Return a variable as a buffer."""
-        from tapeout.kernel.program import Buffer
-
         slot = self.program.layout.slot[name]
         return Buffer(name, slot.type, tuple(range(slot.type.rank)), "variable", slot.offset)
 
     def args(self, item: Launch) -> dict[str, Array]:
         """Return the launch's buffers by the kernel's names for them, as views."""
         params = self.program.kernels[item.kernel].params
-        return {
-            p.name: self.flat(self.program.buffers[n])
-            for p, n in zip(params, item.args, strict=True)
-        }
-
-
-def _written(program: Program, item: Launch) -> list[str]:
-    params = program.kernels[item.kernel].params
-    return [name for p, name in zip(params, item.args, strict=True) if "w" in p.access]
+        buffers = self.program.buffers
+        return {p.name: self.flat(buffers[n]) for p, n in zip(params, item.args, strict=True)}
 
 
 def _aligned(array: Array) -> Array:
