@@ -66,14 +66,18 @@ class Writer:
 
     @contextmanager
     def loop(
-        self, count: int, kind: LoopKind = "serial", stop: Expr | None = None
+        self,
+        count: int,
+        kind: LoopKind = "serial",
+        stop: Expr | None = None,
+        start: Expr | None = None,
     ) -> Iterator[Affine]:
-        """Run the statements inside for 0 .. count-1 (or up to `stop`, which is at most that).
+        """Run the statements inside for 0 .. count-1 (or from `start` up to `stop`, which lie within).
 
         A loop of one step is no loop, except of kind `grid`: what stands outside a grid loop would make it no longer the
         kernel's only statement.
         """
-        if count == 1 and stop is None and kind != "grid":
+        if count == 1 and stop is None and start is None and kind != "grid":
             yield Affine()
             return
         axis = Axis(self.fresh("i"), count)
@@ -82,8 +86,9 @@ class Writer:
             if kind == "grid":
                 self._floor = len(self._blocks) - 1
             yield Affine.of(axis)
+        first = start if start is not None else self.i64(0)
         end = stop if stop is not None else self.i64(count)
-        self._push(loops.For(axis.name, self.i64(0), end, 1, kind, tuple(block.statements)))
+        self._push(loops.For(axis.name, first, end, 1, kind, tuple(block.statements)))
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:

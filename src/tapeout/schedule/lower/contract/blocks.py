@@ -92,8 +92,11 @@ class Blocks:
         return self.axes.index(self.panel_axis) + 1
 
 
-def plan_blocks(product: Product, tiling: Tiling) -> Blocks:
-    """Return blocks and tasks. They change no rounding: each sum is taken in one order."""
+def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
+    """Return blocks and tasks. They change no rounding: each sum is taken in one order.
+
+    Tiles that cross lines have no common form, so a task takes all of them.
+    """
     element = product.accumulate.bytes
     k = k_blocks(product.k)
     unit = tiling.rows.size * width(min(tiling.panel, product.cols[-1].extent), element)
@@ -108,17 +111,25 @@ def plan_blocks(product: Product, tiling: Tiling) -> Blocks:
     if not k.whole:
         room = LOCAL_BYTES // (unit * element) // (panels + 1)
         least = min(least, work * panels * max(room - len(tiling.rows.rest), 1))
-    return _with_grid(product, tiling, k, panels, work * panels, least)
+    return _with_grid(product, tiling, k, panels, work * panels, least, crossing)
 
 
 def _with_grid(
-    product: Product, tiling: Tiling, k: KBlocks, panels: int, work: float, least: float
+    product: Product,
+    tiling: Tiling,
+    k: KBlocks,
+    panels: int,
+    work: float,
+    least: float,
+    crossing: bool,
 ) -> Blocks:
     count = max(1, -(-tiling.panels // panels))
     panel_axis = Axis("panels", count)
     tile_axis = Axis("tiles", tiling.rows.whole)
     axes = [*product.batch, *product.cols[:-1], panel_axis, *product.rows[:-1]]
-    if tiling.rows.whole:
+    if tiling.rows.whole and not crossing:
         axes.append(tile_axis)
+    else:
+        work *= tiling.rows.tiles
     grid = plan_grid([a.extent for a in axes], work, least)
     return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), grid)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis
+from tapeout.ir.affine import Affine, Axis, Mod
 from tapeout.kernel.compute import Numerics
 from tapeout.schedule.lower.choose import VECTOR_BYTES, lanes_for
 from tapeout.schedule.lower.contract.blocks import Blocks
@@ -28,7 +28,7 @@ from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
 if TYPE_CHECKING:
-    from tapeout.kernel.loops import Expr
+    from tapeout.kernel.loops import Expr, LoopKind
     from tapeout.schedule.lower.contract.product import Product
 
 Bind = dict[Axis, Affine]
@@ -75,6 +75,7 @@ class ContractionLowering:
         blocks: Its tasks.
         local: Whether `a` goes through a local buffer.
         packed: Whether `b` is in panels, filled up to whole vectors.
+        crossing: Whether row tiles cross lines, so that only constants tell where their rows are.
         fma: Whether to fuse multiply and add.
         partials: Parts into which sums are cut, of which this computes one or more.
     """
@@ -87,10 +88,11 @@ class ContractionLowering:
         *,
         local: bool,
         packed: bool,
+        crossing: bool,
         fma: bool,
         partials: int,
     ) -> None:
-        self.partials = partials
+        self.partials, self.crossing = partials, crossing
         self.p, self.t, self.blocks = product, tiling, blocks
         self.local, self.packed, self.fma = local, packed, fma
         written = {s.buffer for s in product.stages}
@@ -204,8 +206,8 @@ class ContractionLowering:
         """Write the tiles along the last row axis: whole ones, then the rest."""
         rows, axis = self.t.rows, self.blocks.tile_axis
         last_axis = len(self.blocks.axes) - 1
-        cut = rows.whole > 0 and self.blocks.grid.axis == last_axis
-        if cut and last_axis >= self.blocks.row_axes:
+        in_grid = rows.whole > 0 and not self.crossing
+        if in_grid and self.blocks.grid.axis == last_axis:
             in_task, last = self.blocks.grid.chunk, self.task.last(self.w)
             first = number * (in_task + len(rows.rest))
             with open_chunk(self.w, axis, self.task) as t:
@@ -214,7 +216,8 @@ class ContractionLowering:
             in_task, last = rows.whole, None
             first = number * rows.tiles
             if rows.whole:
-                with self.w.loop(rows.whole) as t:
+                kind: LoopKind = "unroll" if self.crossing else "serial"
+                with self.w.loop(rows.whole, kind) as t:
                     visit(Tile(bind, t * rows.size, rows.size, first + t))
         with ExitStack() as stack:
             if rows.rest and last is not None:
@@ -258,7 +261,7 @@ class ContractionLowering:
                 stop = self.w.apply("min", left, self.w.i64(k.chunk))
             visit(KBlock(bind, i * k.chunk, stop))
 
-    def _steps(self, k: KBlock, visit: Callable[[Bind], None]) -> None:
+    def _steps(self, tile: Tile, k: KBlock, visit: Callable[[Bind], None]) -> None:
         """Write the steps of one block of the sum; the innermost ones without a loop if they are few."""
         axes = list(self.blocks.k.inner)
         few = 1
@@ -271,18 +274,46 @@ class ContractionLowering:
             if self.blocks.k.cut is not None:
                 at = stack.enter_context(self.w.loop(self.blocks.k.chunk, stop=k.stop))
                 bind[self.blocks.k.cut] = k.base + at
-            bind |= stack.enter_context(open_loops(self.w, axes))
+            for axis in axes:
+                start, stop = self._limits(axis, {**tile.bind, **bind})
+                loop = self.w.loop(axis.extent, start=start, stop=stop)
+                bind[axis] = stack.enter_context(loop)
             bind |= stack.enter_context(open_loops(self.w, unrolled, "unroll"))
             visit(bind)
+
+    def _limits(self, axis: Axis, bind: Bind) -> tuple[Expr | None, Expr | None]:
+        """Return from where and up to where the steps along an axis of k are not known to be zero for a whole tile."""
+        start: Expr | None = None
+        stop: Expr | None = None
+        for g in self.p.limits:
+            sign = g.index.coefficient(axis)
+            rest = g.index - Affine.of(axis) * sign
+            if abs(sign) != 1 or not g.index.is_linear or any(a not in bind for a in rest.axes):
+                continue
+            rest = rest.substitute(bind)
+            first = Affine((), g.lo) - rest if sign == 1 else rest - (g.hi - 1)
+            beyond = Affine((), g.hi) - rest if sign == 1 else rest - (g.lo - 1)
+            if first.range[1] > 0:
+                start = self._bound("max", first, start or self.w.i64(0))
+            if beyond.range[0] < axis.extent:
+                stop = self._bound("min", beyond, stop or self.w.i64(axis.extent))
+        return start, stop
+
+    def _bound(self, op: str, at: Affine, other: Expr) -> Expr:
+        return self.w.apply(op, self.w.named(self.w.index(at)), other)
 
     def _slides(self, axis: Axis) -> bool:
         """Return whether a step along an axis of k makes rows read what other rows just read.
 
         Written side by side, such loads would be shared by the back end, stay alive and push accumulators out of registers.
         """
-        row = self.a_place.coefficient(self.row)
         step = self.a_place.coefficient(axis)
-        return row != 0 and step % row == 0
+        rows = [
+            c
+            for atom, c in self.a_place.terms
+            if atom == self.row or (isinstance(atom, Mod) and self.row in atom.of.axes)
+        ]
+        return any(step % row == 0 for row in rows)
 
     # -- one tile -----------------------------------------------------------------------------------
 
@@ -348,7 +379,7 @@ class ContractionLowering:
                     total = self._multiply_add(a, b, self._get(name, r, v))
                     self.w.store(name, self.w.index(r), total)
 
-        self._steps(k, step)
+        self._steps(tile, k, step)
 
     def _multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
         if self.fma and self.p.accumulate.is_float:

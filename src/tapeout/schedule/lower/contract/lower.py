@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
-from tapeout.kernel.compute import ContractionKernel
+from tapeout.kernel.compute import ContractionKernel, Load
 from tapeout.schedule.lower.contract.blocks import plan_blocks
 from tapeout.schedule.lower.contract.emit import ContractionLowering
 from tapeout.schedule.lower.contract.prepare import (
@@ -19,7 +19,13 @@ from tapeout.schedule.lower.contract.prepare import (
     pack_columns,
     pack_rows,
 )
-from tapeout.schedule.lower.contract.product import Product, merge, oriented, sort_roles
+from tapeout.schedule.lower.contract.product import (
+    Product,
+    flatten_rows,
+    merge,
+    oriented,
+    sort_roles,
+)
 from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
 from tapeout.schedule.lower.cost import touched
 from tapeout.schedule.lower.exprs import loads
@@ -32,6 +38,7 @@ _COPY, _TRANSPOSE, _EVALUATE, _SCATTER = 0.3, 0.8, 1.5, 1.5
 """Estimated cycles per element of packing, of packing across memory order, of evaluating locally, of storing lane by lane."""
 
 _DIRECT_STEPS = 512
+_MOST_CROSSING, _MOST_TILES = 64, 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Plan:
         steps: Launches that make the operands ready, in order.
         local: Whether `a` is evaluated into a local buffer, tile by tile.
         packed: Whether `b` is in panels.
+        crossing: Whether row tiles cross from line to line; they are then written one by one.
         cycles: Estimated cost.
     """
 
@@ -52,17 +60,19 @@ class Plan:
     steps: tuple[Step, ...]
     local: bool
     packed: bool
+    crossing: bool
     cycles: float
 
     def lower(self, target: Target, partials: int) -> Finished:
         """Return the last kernel in loops; its sums are one of so many partial ones."""
-        blocks = plan_blocks(self.product, self.tiling)
+        blocks = plan_blocks(self.product, self.tiling, self.crossing)
         return ContractionLowering(
             self.product,
             self.tiling,
             blocks,
             local=self.local,
             packed=self.packed,
+            crossing=self.crossing,
             fma=target.fma,
             partials=partials,
         ).lower()
@@ -85,24 +95,47 @@ class _Planner:
     def plan(self) -> Plan:
         """Return the plan."""
         if not self._plain_a:
-            self._use("a", halo(self.product, self.product.a, self._name()), _TRANSPOSE)
+            self._pad_a()
         self.product = merge(sort_roles(self.product))
-        p = self.product
-        rows, columns = p.rows[-1].extent, p.cols[-1].extent
-        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes)
-        outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
-        self.cycles += tiling.cycles * p.steps * outer
+        tiling, cycles = self._tiling(self.product)
+        rows = self.product.rows
+        crossing = False
+        if self._plain_a and len(rows) > 1 and rows[-1].extent * rows[-2].extent <= _MOST_CROSSING:
+            crossed = flatten_rows(self.product)
+            other, fewer = self._tiling(crossed)
+            if other.rows.tiles <= _MOST_TILES and fewer < 0.9 * cycles:
+                self.product, tiling, cycles, crossing = crossed, other, fewer, True
+        self.cycles += cycles
         self._count_stores()
         self._ready_a(tiling)
         packed = self._ready_b(tiling)
         local = not self._plain_a
         if local:
-            self.cycles += _EVALUATE * p.steps * prod(a.extent for a in (*p.batch, *p.rows))
-        return Plan(merge(self.product), tiling, tuple(self.steps), local, packed, self.cycles)
+            axes = (*self.product.batch, *self.product.rows)
+            self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
+        return Plan(
+            merge(self.product), tiling, tuple(self.steps), local, packed, crossing, self.cycles
+        )
+
+    def _tiling(self, p: Product) -> tuple[Tiling, float]:
+        """Return the tiles of the last axes, and the estimated cycles of the whole."""
+        rows, columns = p.rows[-1].extent, p.cols[-1].extent
+        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes)
+        outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
+        return tiling, tiling.cycles * p.steps * outer
 
     @property
     def _plain_a(self) -> bool:
         return is_plain(self.product.a, self.product.accumulate)
+
+    def _pad_a(self) -> None:
+        a = self.product.a
+        step = halo(self.product, a, self._name())
+        if step is None:
+            return
+        if isinstance(a, Load) and a.other == 0:
+            self.product = replace(self.product, limits=a.where)
+        self._use("a", step, _TRANSPOSE)
 
     def _name(self) -> str:
         return f"{self.prefix}{len(self.steps)}"
@@ -147,7 +180,8 @@ class _Planner:
 
     def _aliases(self, at: Affine) -> bool:
         """Return whether all rows of a tile fall into one set of the first-level cache."""
-        return at.coefficient(self.product.rows[-1]) * self.product.accumulate.bytes % 4096 == 0
+        step = at.coefficient(self.product.rows[-1]) * self.product.accumulate.bytes
+        return step != 0 and step % 4096 == 0
 
     def _ready_b(self, tiling: Tiling) -> bool:
         """Pack the column operand if that pays or must be; return whether it was."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis
+from tapeout.ir.affine import Affine, Axis, Guard
 from tapeout.kernel.compute import Buffer, ContractionKernel, Expr, ExprBuilder, Load, Store
 from tapeout.schedule.lower.domain import Domain, sort_axes
 from tapeout.schedule.lower.exprs import Rewriter, indices, loads
@@ -34,6 +34,7 @@ class Product:
         b: The operand that is loaded in vectors.
         accumulate: Type of the sum.
         stages: The epilogue.
+        limits: Where one does not hold, `a` is zero: a padded border, whose products need not be taken.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Product:
     b: Expr
     accumulate: DType
     stages: tuple[Store, ...]
+    limits: tuple[Guard, ...] = ()
 
     @property
     def by_name(self) -> dict[str, Buffer]:
@@ -115,6 +117,20 @@ def merge(product: Product) -> Product:
     return rebind(product, domain.bind, new) if domain.bind else product
 
 
+def flatten_rows(product: Product) -> Product:
+    """Return the contraction with its last two row axes as one, whatever their strides: tiles then cross from line to line."""
+    *outer, slow, fast = product.rows
+    both = Axis(f"{slow.name}.{fast.name}", slow.extent * fast.extent)
+    line = Affine.of(both)
+    roles = {
+        "batch": product.batch,
+        "rows": (*outer, both),
+        "cols": product.cols,
+        "k": product.k,
+    }
+    return rebind(product, {slow: line // fast.extent, fast: line % fast.extent}, roles)
+
+
 def _indices(product: Product) -> list[Affine]:
     buffers = product.by_name
     exprs = (product.a, product.b, *(s.value for s in product.stages))
@@ -144,4 +160,5 @@ def rebind(
         a=rewrite(product.a),
         b=rewrite(product.b),
         stages=stages,
+        limits=tuple(g.substitute(bind) for g in product.limits),
     )

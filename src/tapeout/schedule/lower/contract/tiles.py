@@ -20,7 +20,6 @@ _LATENCY = 8
 _LOADS = 2.0
 _START = 24.0
 _PER_REGISTER = 3.0
-_MOST_PIECES = 12
 
 
 @dataclass(frozen=True)
