@@ -75,7 +75,7 @@ def read(path: str | Path) -> Graph:
 
     if Path(path).suffix != ".tape":
         return load_onnx(path)
-    from tapeout.ir.tape import read_tape
+    from tapeout.ir.parse import read_tape
 
     found = read_tape(Path(path))
     if not isinstance(found, Graph):
