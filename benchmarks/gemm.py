@@ -13,31 +13,33 @@ import numpy as np
 import tapeout
 from tapeout.codegen import cpu, machine
 from tapeout.ir.dtype import f32, i64
-from tapeout.kernel import loops as L
+from tapeout.kernel import loops
 from tapeout.runtime import jit
 
 CHAINS, STEPS = 12, 1 << 16
 
 
-def peak_kernel(lanes: int) -> L.Kernel:
+def peak_kernel(lanes: int) -> loops.Kernel:
     """Return a kernel of independent chains of multiply-adds."""
-    zero, one = L.Const(i64, 1, 0), L.Const(i64, 1, STEPS)
-    acc = [L.Const(i64, 1, c) for c in range(CHAINS)]
-    a, b = L.Const(f32, lanes, 0.999), L.Const(f32, lanes, 1e-3)
+    zero, one = loops.Const(i64, 1, 0), loops.Const(i64, 1, STEPS)
+    acc = [loops.Const(i64, 1, c) for c in range(CHAINS)]
+    a, b = loops.Const(f32, lanes, 0.999), loops.Const(f32, lanes, 1e-3)
     chain = tuple(
-        L.Store("acc", i, L.Apply(f32, lanes, "fma", (L.Load(f32, lanes, "acc", i), a, b)))
+        loops.Store(
+            "acc", i, loops.Apply(f32, lanes, "fma", (loops.Load(f32, lanes, "acc", i), a, b))
+        )
         for i in acc
     )
-    total = L.Load(f32, lanes, "acc", acc[0])
+    total = loops.Load(f32, lanes, "acc", acc[0])
     for i in acc[1:]:
-        total = L.Apply(f32, lanes, "add", (total, L.Load(f32, lanes, "acc", i)))
+        total = loops.Apply(f32, lanes, "add", (total, loops.Load(f32, lanes, "acc", i)))
     body = (
-        L.Alloc("acc", f32, lanes, CHAINS, "register"),
-        *(L.Store("acc", i, b) for i in acc),
-        L.For("k", zero, one, 1, "serial", chain),
-        L.Store("out", zero, total),
+        loops.Alloc("acc", f32, lanes, CHAINS, "register"),
+        *(loops.Store("acc", i, b) for i in acc),
+        loops.For("k", zero, one, 1, "serial", chain),
+        loops.Store("out", zero, total),
     )
-    return L.Kernel("peak", (L.Param("out", f32, lanes, "w", 4),), body)
+    return loops.Kernel("peak", (loops.Param("out", f32, lanes, "w", 4),), body)
 
 
 def fastest(run: object, seconds: float) -> float:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tapeout.api.gradcheck import projection
 from tapeout.api.load import load_onnx
 from tapeout.api.stages import optimized, scheduled
+from tapeout.driver.step import step_entry
 from tapeout.ir.graph import Graph
 from tapeout.kernel.program import Launch
 from tapeout.support.errors import TapeoutError
 from tapeout.training.losses import Formula
 from tapeout.training.optimizers import adam
-from tapeout.driver.step import step_entry
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.report import Report

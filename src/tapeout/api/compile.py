@@ -10,9 +10,9 @@ import numpy as np
 from tapeout.api.batches import array_of, fit_array
 from tapeout.api.binding import bind_dims
 from tapeout.api.session import CheckFailed, Entry, Session
+from tapeout.driver.step import training_step as _training_step
 from tapeout.support.errors import DataError, nearest
 from tapeout.training.losses import as_loss
-from tapeout.driver.step import training_step as _training_step
 
 if TYPE_CHECKING:
     from tapeout.ir.graph import Graph
@@ -43,7 +43,7 @@ class Executable:
             raise DataError(
                 f"the graph has no input {unknown[0]!r}", hint=nearest(unknown[0], self.graph.input)
             )
-        entry = self._entry({n: tuple(np.shape(array_of(a))) for n, a in given.items()})
+        entry = self.prepare({n: tuple(np.shape(array_of(a))) for n, a in given.items()})
         inputs = {}
         for name, type_ in entry.program.input_types.items():
             if name not in given:
@@ -60,7 +60,8 @@ class Executable:
         """Return a copy of a parameter or state."""
         return self._session.read(name)
 
-    def _entry(self, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
+    def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
+        """Compile for the shapes of the inputs, once for each binding of dimensions."""
         key = tuple(sorted(shapes.items()))
         found = self._entries.get(key)
         if found is None:
@@ -83,7 +84,7 @@ def compile(
     session = Session(graph.variables, target=target, threads=threads, checked=checked)
     executable = Executable(graph, session)
     if not graph.dims:
-        executable._entry({v.name: v.type.shape for v in graph.inputs})
+        executable.prepare({v.name: v.type.shape for v in graph.inputs})
     return executable
 
 

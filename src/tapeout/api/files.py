@@ -27,7 +27,7 @@ def export_onnx(trainer: Trainer, path: str | Path) -> None:
         trained = {n: trainer.parameters[n] for n, v in model.parameters.items() if v.trainable}
         export.write_weights(model.origin, trained, path)
         return
-    graph = trainer._inference()
+    graph = trainer.inference()
     now = tuple(
         replace(v, initial=trainer.parameters[v.name]) if v.name in trainer.parameters else v
         for v in graph.variables

@@ -11,11 +11,11 @@ import numpy as np
 
 from tapeout.api.batches import array_of, fit_array
 from tapeout.api.trainer import Trainer
+from tapeout.driver.step import LOSS
 from tapeout.ir.graph import Graph
 from tapeout.passes.precision import widen
 from tapeout.support.errors import OptionError
 from tapeout.training.losses import Formula, as_loss
-from tapeout.driver.step import LOSS
 
 if TYPE_CHECKING:
     from tapeout.ir.op import Array

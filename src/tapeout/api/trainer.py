@@ -15,9 +15,6 @@ from tapeout.api.binding import bind_dims
 from tapeout.api.history import History, StepResult
 from tapeout.api.session import CheckFailed, Entry, Session
 from tapeout.api.views import Hyperparameters, Parameters
-from tapeout.ir.graph import Graph
-from tapeout.support.errors import DataError, OptionError, nearest
-from tapeout.training.losses import Loss, as_loss
 from tapeout.driver.step import (
     GRAD,
     LOSS,
@@ -29,6 +26,9 @@ from tapeout.driver.step import (
     predict_entry,
     step_entry,
 )
+from tapeout.ir.graph import Graph
+from tapeout.support.errors import DataError, OptionError, nearest
+from tapeout.training.losses import Loss, as_loss
 
 if TYPE_CHECKING:
     from tapeout.ir.op import Array
@@ -404,7 +404,7 @@ class Trainer:
     ) -> Graph:
         labels = {n: s for n, s in shapes.items() if n not in self.model.input}
         if kind in ("evaluate", "predict"):
-            bound = self._inference().bind(dims)
+            bound = self.inference().bind(dims)
             return (
                 predict_entry(bound)
                 if kind == "predict"
@@ -418,7 +418,8 @@ class Trainer:
         assert self.optimizer is not None
         return step_entry(bound, self.loss, self.optimizer, self.clip_norm, labels)
 
-    def _inference(self) -> Graph:
+    def inference(self) -> Graph:
+        """Return the model in inference mode."""
         if self._evaluation is None:
             self._evaluation = self.model.evaluation() if self.model.evaluation else self.model
         return self._evaluation

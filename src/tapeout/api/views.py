@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapeout.api.batches import fit_array
-from tapeout.support.errors import OptionError, nearest
 from tapeout.driver.step import HYPER
+from tapeout.support.errors import OptionError, nearest
 
 if TYPE_CHECKING:
     from tapeout.api.session import Session

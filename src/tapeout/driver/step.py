@@ -283,9 +283,9 @@ def _update(b: Builder, grads: list[tuple[Variable, Sym | None]], optimizer: Opt
     b.set_update(STEP, count.value)
     scalars = optimizer.scalars(hyper, count.cast(f64))
     states = {name: [_state(b, name, v) for v, _ in grads] for name in optimizer.states}
-    for i, (v, g) in enumerate(grads):
+    for i, (v, found) in enumerate(grads):
         w = Sym(b, v.value)
-        g = w.zeros_like() if g is None else g
+        g = w.zeros_like() if found is None else found
         with b.at(Loc("", v.name, "update")):
             scalar = {n: s.cast(w.dtype) for n, s in scalars.items()}
             new, changed = optimizer.update(w, g, {n: s[i] for n, s in states.items()}, scalar)

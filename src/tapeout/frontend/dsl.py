@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Builder:
         self._seed = seed
         self._dims: dict[str, Dim] = {}
 
-    def __enter__(self) -> Builder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -186,11 +186,11 @@ def _again(
 
 def user_line() -> Loc:
     """Return the innermost line outside this package."""
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        if frame.f_back is None:
-            return Loc()
         frame = frame.f_back
+    if frame is None:
+        return Loc()
     return Loc(Path(frame.f_code.co_filename).name, str(frame.f_lineno))
 
 

@@ -115,7 +115,7 @@ class Op:
         return f"{self.name}{{{inside}}}" if inside else self.name
 
 
-def _resolve(x: Any, dims: Mapping[str, int]) -> Any:
+def _resolve(x: object, dims: Mapping[str, int]) -> object:
     if isinstance(x, Dim):
         return x.resolve(dims)
     if isinstance(x, tuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Dim(int):
 
     expr: tuple[object, ...]
 
-    def __new__(cls, value: int, expr: tuple[object, ...]) -> Dim:
+    def __new__(cls, value: int, expr: tuple[object, ...]) -> Self:
         """Return `value` with its derivation `expr`, e.g. `("*", ("N",), 784)`."""
         self = super().__new__(cls, value)
         self.expr = expr

@@ -97,7 +97,8 @@ class Sym:
         """Return zeros of this type and shape."""
         return self.like(0)
 
-    def _lift(self, other: Sym | Scalar | Array) -> Sym:
+    def lift(self, other: Sym | Scalar | Array) -> Sym:
+        """Return a number or an array as a constant beside this value; a Sym as it is."""
         if isinstance(other, Sym):
             return other
         if isinstance(other, np.ndarray):
@@ -107,7 +108,7 @@ class Sym:
     def _binary(
         self, make: Callable[[], Op], other: Sym | Scalar | Array, *, flip: bool = False
     ) -> Sym:
-        a, b = broadcast_together(self, self._lift(other))
+        a, b = broadcast_together(self, self.lift(other))
         return self.emit(make(), b, a) if flip else self.emit(make(), a, b)
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ class Sym:
         if not isinstance(if_true, Sym):
             assert isinstance(if_false, Sym), "one branch must be a Sym to give the type"
             if_true = if_false.constant(if_true, if_false.dtype)
-        if_false = if_true._lift(if_false)
+        if_false = if_true.lift(if_false)
         c, a, b = broadcast_together(self, if_true, if_false)
         return self.emit(ew.Select(), c, a, b)
 
