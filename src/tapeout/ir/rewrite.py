@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tapeout.ir.build import Builder
     from tapeout.ir.op import Op
+    from tapeout.ir.type import TensorType
 
     Change = Callable[[Builder, Node, tuple[Value, ...]], tuple[Value, ...] | None]
 
@@ -204,13 +205,28 @@ def match(cls: type[Op], *, swaps: bool = False) -> Callable[..., Made]:
 
 
 @dataclass(frozen=True)
+class Site:
+    """Where a rule is tried: a node as it stands in the graph under construction.
+
+    Attributes:
+        op: The operation.
+        operands: The values read, those of the new graph.
+        type: The type of the result.
+    """
+
+    op: Op
+    operands: tuple[Value, ...]
+    type: TensorType
+
+
+@dataclass(frozen=True)
 class Rule:
     """A pattern and what takes its place.
 
     Attributes:
         name: Unique in its set.
         pattern: What the node looks like.
-        result: Called with what the pattern bound, by parameter name, in the rule set's own terms; `node` gives the node,
+        result: Called with what the pattern bound, by parameter name, in the rule set's own terms; `node` gives the `Site`,
             `once` says whether its operands are read by nothing else. Returns the replacement, or None if the rule does not
             apply after all.
         wants: The parameters of `result`.
@@ -270,7 +286,7 @@ class RuleSet:
             found: dict[str, Any] = {}
             if not r.pattern.match_node(node.op, operands, found):
                 continue
-            found["node"] = node
+            found["node"] = Site(node.op, operands, node.results[0].type)
             found["once"] = all(reads[v] == 1 for v in node.operands)
             result = r.result(*(self._lifted(b, found[w]) for w in r.wants))
             if result is not None:

@@ -11,8 +11,8 @@ from tapeout.passes.rules.patterns import P, Q, X
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tapeout.ir.graph import Node
     from tapeout.ir.op import Op
+    from tapeout.ir.rewrite import Site
     from tapeout.ops.sym import Sym
 
 Ints = tuple[int, ...]
@@ -21,7 +21,7 @@ reshape, transpose, broadcast = match(mv.Reshape), match(mv.Transpose), match(mv
 reverse, slices, pad = match(mv.Reverse), match(mv.Slice), match(mv.Pad)
 
 
-def _below(node: Node) -> Op:
+def _below(node: Site) -> Op:
     """Return the operation that makes the first operand."""
     made = node.operands[0].node
     assert made is not None
@@ -48,12 +48,12 @@ def _broadcast_of_ones(x: Sym, p: Ints) -> Sym | None:
     return x.reshape(p) if _without_ones(p) == _without_ones(x.shape) else None
 
 
-def _broadcast_twice(x: Sym, p: Ints, q: Ints, node: Node) -> Sym:
+def _broadcast_twice(x: Sym, p: Ints, q: Ints, node: Site) -> Sym:
     """`x` placed at axes `p`, the result placed at axes `q`."""
-    return x.broadcast(node.results[0].type.shape, [q[a] for a in p])
+    return x.broadcast(node.type.shape, [q[a] for a in p])
 
 
-def _broadcast_of_expanded(x: Sym, q: Ints, node: Node) -> Sym | None:
+def _broadcast_of_expanded(x: Sym, q: Ints, node: Site) -> Sym | None:
     """A reshape that only inserts dimensions of size 1 goes into the broadcast of its result."""
     (middle,) = node.operands
     places = iter(enumerate(middle.type.shape))
@@ -66,18 +66,18 @@ def _broadcast_of_expanded(x: Sym, q: Ints, node: Node) -> Sym | None:
     only_ones = x.type.size == middle.type.size and _without_ones(x.shape) == _without_ones(
         middle.type.shape
     )
-    return x.broadcast(node.results[0].type.shape, axes) if only_ones else None
+    return x.broadcast(node.type.shape, axes) if only_ones else None
 
 
-def _slice_all(x: Sym, node: Node) -> Sym | None:
-    return x if x.shape == node.results[0].type.shape else None
+def _slice_all(x: Sym, node: Site) -> Sym | None:
+    return x if x.shape == node.type.shape else None
 
 
-def _slice_twice(x: Sym, node: Node) -> Sym:
+def _slice_twice(x: Sym, node: Site) -> Sym:
     outer, inner = node.op, _below(node)
     assert isinstance(outer, mv.Slice) and isinstance(inner, mv.Slice)
     starts, limits, strides = [], [], []
-    shape = node.results[0].type.shape
+    shape = node.type.shape
     for d, n in enumerate(shape):
         start = inner.starts[d] + outer.starts[d] * inner.strides[d]
         step = inner.strides[d] * outer.strides[d]
@@ -87,14 +87,14 @@ def _slice_twice(x: Sym, node: Node) -> Sym:
     return x.slice(starts, limits, strides)
 
 
-def _pad_nothing(x: Sym, node: Node) -> Sym | None:
+def _pad_nothing(x: Sym, node: Site) -> Sym | None:
     op = node.op
     assert isinstance(op, mv.Pad)
     between = all(k == 0 or n <= 1 for k, n in zip(op.interior, x.shape, strict=True))
     return x if between and not any(op.low) and not any(op.high) else None
 
 
-def _pad_crops(x: Sym, node: Node) -> Sym | None:
+def _pad_crops(x: Sym, node: Site) -> Sym | None:
     """A pad that only takes away is a slice."""
     op = node.op
     assert isinstance(op, mv.Pad)
@@ -104,7 +104,7 @@ def _pad_crops(x: Sym, node: Node) -> Sym | None:
     return x.slice([-lo for lo in op.low], limits)
 
 
-def _pad_twice(x: Sym, node: Node) -> Sym | None:
+def _pad_twice(x: Sym, node: Site) -> Sym | None:
     """Two pads with one value are one, if the first takes nothing away and neither goes between elements."""
     outer, inner = node.op, _below(node)
     assert isinstance(outer, mv.Pad) and isinstance(inner, mv.Pad)
@@ -117,7 +117,7 @@ def _pad_twice(x: Sym, node: Node) -> Sym | None:
     return x.pad(low, high, outer.value)
 
 
-def _slice_of_pad(x: Sym, node: Node) -> Sym | None:
+def _slice_of_pad(x: Sym, node: Site) -> Sym | None:
     """A slice that lies inside what was padded takes it from there."""
     outer, inner = node.op, _below(node)
     assert isinstance(outer, mv.Slice) and isinstance(inner, mv.Pad)

@@ -13,8 +13,8 @@ from tapeout.passes.rules.patterns import P, Q, X, Y
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tapeout.ir.graph import Node
     from tapeout.ir.op import Op
+    from tapeout.ir.rewrite import Site
     from tapeout.ops.sym import Sym
 
 Ints = tuple[int, ...]
@@ -35,12 +35,12 @@ EXACT = ("max", "min", "any", "all")
 def _less_axes(make: Callable[..., Op]) -> Callable[..., Sym | None]:
     """Leave out axes of size 1; what is left of them is a reshape."""
 
-    def result(x: Sym, p: Ints, node: Node) -> Sym | None:
+    def result(x: Sym, p: Ints, node: Site) -> Sym | None:
         kept = tuple(a for a in p if x.shape[a] != 1)
         if len(kept) == len(p):
             return None
         y = x.emit(make(axes=kept), x) if kept else x
-        return y.reshape(node.results[0].type.shape)
+        return y.reshape(node.type.shape)
 
     return result
 
@@ -71,12 +71,12 @@ def _free(rank: int, op: contraction.DotGeneral, which: str) -> list[int]:
     return [d for d in range(rank) if d not in used]
 
 
-def _dot(node: Node) -> contraction.DotGeneral:
+def _dot(node: Site) -> contraction.DotGeneral:
     assert isinstance(node.op, contraction.DotGeneral)
     return node.op
 
 
-def _transposed_a(x: Sym, y: Sym, p: Ints, node: Node) -> Sym | None:
+def _transposed_a(x: Sym, y: Sym, p: Ints, node: Site) -> Sym | None:
     """The product names the dimensions of `x` itself, if the free ones keep their order."""
     op = _dot(node)
     free = [p[d] for d in _free(x.rank, op, "a")]
@@ -86,7 +86,7 @@ def _transposed_a(x: Sym, y: Sym, p: Ints, node: Node) -> Sym | None:
     return x.dot_general(y, contract=(contract, op.contract_b), batch=(batch, op.batch_b))
 
 
-def _transposed_b(x: Sym, y: Sym, p: Ints, node: Node) -> Sym | None:
+def _transposed_b(x: Sym, y: Sym, p: Ints, node: Site) -> Sym | None:
     op = _dot(node)
     free = [p[d] for d in _free(y.rank, op, "b")]
     if free != sorted(free):
@@ -95,13 +95,14 @@ def _transposed_b(x: Sym, y: Sym, p: Ints, node: Node) -> Sym | None:
     return x.dot_general(y, contract=(op.contract_a, contract), batch=(op.batch_a, batch))
 
 
-def _swapped(x: Sym, y: Sym, p: Ints, node: Node, once: bool) -> Sym | None:
+def _swapped(x: Sym, y: Sym, p: Ints, node: Site, once: bool) -> Sym | None:
     """A transpose that puts the free dimensions of `y` before those of `x` is the product of `y` and `x`."""
     below = node.operands[0].node
     assert below is not None
     if not once:
         return None  # the product is needed as it is, too
-    op = _dot(below)
+    op = below.op
+    assert isinstance(op, contraction.DotGeneral)
     batch, a, b = len(op.batch_a), len(_free(x.rank, op, "a")), len(_free(y.rank, op, "b"))
     wanted = (*range(batch), *range(batch + a, batch + a + b), *range(batch, batch + a))
     if p != wanted:
