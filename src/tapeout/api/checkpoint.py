@@ -49,7 +49,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
     }
     write_atomic(
         Path(path),
-        [to_bytes({n: np.ascontiguousarray(a) for n, a in tensors.items()}, metadata=meta)],
+        [to_bytes({n: np.asarray(a, order="C") for n, a in tensors.items()}, metadata=meta)],
     )
 
 
