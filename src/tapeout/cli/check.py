@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from tapeout.cli import options as o
-from tapeout.support.errors import DataError
 
 
 @click.command(name="check")
@@ -25,12 +22,11 @@ def command(
     tapeout check model.onnx --dims N=64 --json | python -m json.tool
     """  # noqa: D301 (click's mark for a paragraph that is kept as it is)
     import tapeout
-    from tapeout.cli.reading import trainable_globs
+    from tapeout.cli.reading import existing, trainable_globs
     from tapeout.cli.say import Speaker
     from tapeout.cli.spec import parse_dims
 
-    if not Path(model).is_file():
-        raise DataError("no such file", where=model)
+    existing(model)
     speaker = Speaker(json=as_json)
     report = tapeout.check(
         model, parse_dims(dims) or None, trainable=trainable_globs(trainable), mode=mode

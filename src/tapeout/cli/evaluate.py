@@ -37,13 +37,13 @@ def command(
     graph = reading.load_model(model, mode="eval")
     loss = parse_loss(loss_text, graph, labels)
     trainer = Trainer(graph, loss=loss, optimizer=None, threads=threads)
-    found = reading.mapped(
-        reading.load_dataset(data_text, inputs, transforms), graph, reading.label_of(loss)
-    )
+    dataset = reading.load_dataset(data_text, inputs, transforms)
+    found = reading.mapped(dataset, graph, reading.label_of(loss), data_text)
     speaker.line("data", f"{found.samples:,} samples")
     for line in (*found.notes, *found.mapping.lines):
         speaker.line("", line)
-    figures = trainer.evaluate(found.arrays, batch_size=batch_size)
+    with reading.naming(data_text):
+        figures = trainer.evaluate(found.arrays, batch_size=batch_size)
     speaker.line("loss", number(figures["loss"]))
     if "accuracy" in figures:
         speaker.line("accuracy", percent(figures["accuracy"]))

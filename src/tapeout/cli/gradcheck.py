@@ -78,7 +78,9 @@ def command(
     batch = None
     if data_text is not None:
         dataset = reading.load_dataset(data_text, inputs, transforms)
-        found = reading.mapped(dataset, graph, None if loss is None else reading.label_of(loss))
+        found = reading.mapped(
+            dataset, graph, None if loss is None else reading.label_of(loss), data_text
+        )
         batch = {name: array[:samples] for name, array in found.arrays.items()}
     report = tapeout.gradcheck(
         graph, loss, batch, all_entries=all_entries, seed=seed, zero_gradients=_reasons(zeros)

@@ -22,10 +22,8 @@ def check_writable(path: str | Path, *, suffixes: tuple[str, ...] = ()) -> Path:
     target = Path(path)
     if suffixes and target.suffix.lower() not in suffixes:
         ends = " or ".join(suffixes)
-        raise OptionError(
-            f"the name ends with {target.suffix or 'nothing'!r}, {ends} is expected",
-            where=str(target),
-        )
+        found = f"ends with {target.suffix!r}" if target.suffix else "has no ending"
+        raise OptionError(f"the name {found}, {ends} is expected", where=str(target))
     if target.is_dir():
         raise DataError("is a folder; name a file in it", where=str(target))
     if not target.parent.is_dir():

@@ -57,7 +57,8 @@ def command(
             where=output,
             hint="use .npz",
         )
-    found = reading.mapped(reading.load_dataset(data_text, inputs, transforms), graph, None)
+    dataset = reading.load_dataset(data_text, inputs, transforms)
+    found = reading.mapped(dataset, graph, None, data_text)
     for line in (*found.notes, *found.mapping.lines):
         speaker.line("data", line)
     outputs = _run(tapeout.compile(graph, threads=threads), found.arrays, batch_size)

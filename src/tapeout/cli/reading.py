@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tapeout.support.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tapeout.data import DataMapping, Dataset
     from tapeout.ir.graph import Graph
@@ -47,14 +48,37 @@ def load_model(
     """
     import tapeout
 
+    found = existing(path)
+    return tapeout.load_onnx(
+        found, dims=dims or None, trainable=trainable_globs(trainable), mode=mode
+    )
+
+
+def existing(path: str) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        DataError: It is not, or it is a folder.
+    """
     found = Path(path)
     if not found.exists():
         raise DataError("no such file", where=path, hint=_beside(found))
     if found.is_dir():
         raise DataError("is a folder; an ONNX file is expected", where=path)
-    return tapeout.load_onnx(
-        found, dims=dims or None, trainable=trainable_globs(trainable), mode=mode
-    )
+    return found
+
+
+@contextmanager
+def naming(text: Callable[[], str] | str) -> Iterator[None]:
+    """Name the data in errors about arrays that do not say which file they are from."""
+    try:
+        yield
+    except DataError as e:
+        name = text if isinstance(text, str) else text()
+        if name in e.where:
+            raise
+        where = f"{name}: {e.where}" if e.where else name
+        raise DataError(e.message, where=where, hint=e.hint) from None
 
 
 def trainable_globs(given: Sequence[str]) -> str | list[str]:
@@ -98,25 +122,28 @@ def load_dataset(text: str, inputs: Sequence[str], transforms: Sequence[str]) ->
     return load(text, inputs=inputs, transforms=by_name)
 
 
-def mapped(dataset: Dataset, graph: Graph, labels: str | None) -> Mapped:
-    """Return the dataset's arrays as inputs of the model.
+def mapped(dataset: Dataset, graph: Graph, labels: str | None, text: str) -> Mapped:
+    """Return the dataset's arrays as inputs of the model; `text` is what the user called the data.
 
     Raises:
         DataError: An input that no array fits.
     """
     from tapeout.data import infer_mapping
 
-    mapping = infer_mapping(dataset, model_inputs(graph), labels)
-    return mapped_by(mapping, dataset)
+    with naming(text):
+        mapping = infer_mapping(dataset, model_inputs(graph), labels)
+    return mapped_by(mapping, dataset, text)
 
 
-def mapped_by(mapping: DataMapping, dataset: Dataset) -> Mapped:
+def mapped_by(mapping: DataMapping, dataset: Dataset, text: str) -> Mapped:
     """Return the arrays of another dataset by rules that are known already.
 
     Raises:
         DataError: An array is missing or has another shape.
     """
-    return Mapped(mapping.apply(dataset.arrays), mapping, dataset.samples, dataset.notes)
+    with naming(text):
+        arrays = mapping.apply(dataset.arrays)
+    return Mapped(arrays, mapping, dataset.samples, dataset.notes)
 
 
 def model_inputs(graph: Graph) -> dict[str, tuple[Any, tuple[int | None, ...]]]:

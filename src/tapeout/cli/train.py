@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,10 @@ def _data(request: Request, trainer: Trainer) -> tuple[Mapped, Mapped | None]:
         other = reading.load_dataset(request.val_text, request.inputs, request.transforms)
     if request.val_split is not None:
         whole, other = split(whole, request.val_split, seed=trainer.seed)
-    train = reading.mapped(whole, trainer.model, label)
-    return train, None if other is None else reading.mapped_by(train.mapping, other)
+    train = reading.mapped(whole, trainer.model, label, request.data_text)
+    if other is None:
+        return train, None
+    return train, reading.mapped_by(train.mapping, other, request.val_text or request.data_text)
 
 
 def _introduce(
@@ -245,9 +248,15 @@ def _fit(
 ) -> None:
     from tapeout.cli.interrupt import Interrupted
     from tapeout.cli.progress import Stopped
+    from tapeout.cli.reading import naming
+
+    def data_text() -> str:
+        """What is being read: validation follows the last step of an epoch."""
+        validating = progress.at == progress.per_epoch and request.val_text
+        return request.val_text if validating and request.val_text else request.data_text
 
     try:
-        with progress:
+        with progress, naming(data_text):
             trainer.fit(
                 train.arrays,
                 epochs=request.epochs - trainer.epoch,
@@ -265,11 +274,23 @@ def save_interrupted(trainer: Trainer, request: Request, output: Path) -> str:
     run = output.with_suffix(".interrupted.ckpt")
     trainer.export_onnx(weights)
     trainer.save(run)
-    again = f"tapeout train {request.model} --data {request.data_text} --epochs {request.epochs} --batch-size {request.batch_size}"
     return (
-        f"after {trainer.steps_done} steps the weights so far are in {weights}, the state of the run in {run}\n"
-        f"  go on with: {again} --resume {run} -o {output}"
+        f"after {trainer.steps_done} steps the weights so far are in {weights}, "
+        f"the state of the run in {run}\n  go on with: {_again(request, run)}"
     )
+
+
+def _again(request: Request, run: Path) -> str:
+    """Return the command that goes on with a run."""
+    words = ["tapeout", "train", request.model, "--data", request.data_text]
+    words += ["--val", request.val_text] if request.val_text else []
+    words += ["--val-split", str(request.val_split)] if request.val_split else []
+    for option, values in (("--input", request.inputs), ("--transform", request.transforms)):
+        for value in values:
+            words += [option, value]
+    words += ["--batch-size", str(request.batch_size), "--epochs", str(request.epochs)]
+    words += ["--plot", request.plot] if request.plot else []
+    return shlex.join([*words, "-o", request.output, "--resume", str(run)])
 
 
 def _plot(path: Path, request: Request, trainer: Trainer, progress: Progress) -> None:
