@@ -43,12 +43,18 @@ _ONE_IS_NOTHING = {F32: 18.0, F64: 40.0}
 # --- exponentials --------------------------------------------------------------------------------
 
 
-def _exp_parts(m: Formulas, x: X) -> tuple[X, X]:
-    """Return y and k with `exp(x) = (1 + y) * 2**k`, y in [-0.3, 0.42]."""
+def _exp_reduce(m: Formulas, x: X) -> tuple[X, X, X]:
+    """Return r, t and k with `exp(x) = (1 + r + t) * 2**k`; |r| <= ln(2)/2, and t of the order of r * r."""
     high, low = _LN2[m.format]
     n, k = m.round(x * (1 / math.log(2)))
     r = n.fma(-low, n.fma(-high, x))
-    return (r * r).fma(horner(r, _EXP[m.format]), r), k
+    return r, r * r * horner(r, _EXP[m.format]), k
+
+
+def _one_and(r: X, t: X) -> X:
+    """Return `1 + r + t` with what the sum 1 + r loses, so that little more than the last rounding is left."""
+    total = 1.0 + r
+    return total + ((r - (total - 1.0)) + t)
 
 
 def _clamp(x: X, low: float, high: float) -> X:
@@ -58,27 +64,30 @@ def _clamp(x: X, low: float, high: float) -> X:
 
 def exp(m: Formulas, x: X) -> X:
     """`e**x`."""
-    y, k = _exp_parts(m, _clamp(x, *_EXP_RANGE[m.format]))
-    return m.scale(1.0 + y, k)
+    r, t, k = _exp_reduce(m, _clamp(x, *_EXP_RANGE[m.format]))
+    return m.scale(_one_and(r, t), k)
 
 
 def _exp_bounded(m: Formulas, x: X) -> X:
     """`e**x` where the result is a normal number."""
-    y, k = _exp_parts(m, x)
-    return (1.0 + y) * m.power_of_two(k)
+    r, t, k = _exp_reduce(m, x)
+    return (1.0 + (r + t)) * m.power_of_two(k)
 
 
 def expm1(m: Formulas, x: X) -> X:
-    """`e**x - 1` as `(y + (1 - 2**-k)) * 2**k`, where 1 - 2**-k is exact."""
-    y, k = _exp_parts(m, _clamp(x, -_ONE_IS_NOTHING[m.format], _EXP_RANGE[m.format][1]))
+    """`e**x - 1` as `(r + t + (1 - 2**-k)) * 2**k`, where 1 - 2**-k is exact."""
+    r, t, k = _exp_reduce(m, _clamp(x, -_ONE_IS_NOTHING[m.format], _EXP_RANGE[m.format][1]))
     rest = 1.0 - m.power_of_two(-k.apply("min", 100))
-    return where(x.equals(0.0), x, m.scale(y + rest, k))
+    return where(x.equals(0.0), x, m.scale((r + t) + rest, k))
 
 
 def sigmoid(m: Formulas, x: X) -> X:
-    """`1 / (1 + e**-x)`, from the power that cannot overflow."""
+    """`1 / (1 + e**-x)`, from the power that cannot overflow; what the sum 1 + e loses is put right at the end."""
     e = exp(m, -abs(x))
-    return where(x < 0.0, e, 1.0) / (1.0 + e)
+    total = 1.0 + e
+    lost = e - (total - 1.0)
+    y = where(x < 0.0, e, 1.0) / total
+    return y - y * (lost * where(x < 0.0, 1.0 - y, y))
 
 
 def tanh(m: Formulas, x: X) -> X:
@@ -93,8 +102,8 @@ def tanh(m: Formulas, x: X) -> X:
 
 def _half_exp(m: Formulas, size: X) -> X:
     """`e**x / 2` for x >= 0, which overflows only where cosh does."""
-    y, k = _exp_parts(m, _clamp(size, 0.0, _EXP_RANGE[m.format][1] + 1.0))
-    return m.scale(1.0 + y, k - 1)
+    r, t, k = _exp_reduce(m, _clamp(size, 0.0, _EXP_RANGE[m.format][1] + 1.0))
+    return m.scale(_one_and(r, t), k - 1)
 
 
 def sinh(m: Formulas, x: X) -> X:
@@ -238,8 +247,7 @@ def _power_f64(m: Formulas, x: X, y: X) -> X:
     n, k = m.round(p * (1 / math.log(2)))
     r, r_low = m.two_sum(n.fma(-ln2, p), rest - n * ln2_low)
     t = (r * r).fma(horner(r, _EXP[F64]), r_low + r_low * r)
-    total = 1.0 + r
-    return m.scale(total + ((r - (total - 1.0)) + t), k)
+    return m.scale(_one_and(r, t), k)
 
 
 def _log_long(m: Formulas, x: X) -> tuple[X, X]:
@@ -279,28 +287,28 @@ def _log_long(m: Formulas, x: X) -> tuple[X, X]:
 # --- inverse trigonometry ------------------------------------------------------------------------
 
 
-def _asin_parts(m: Formulas, size: X) -> tuple[X, X]:
-    """Return whether |x| > 1/2, and asin(|x|) or else asin(sqrt((1 - |x|) / 2))."""
+def _asin_parts(m: Formulas, size: X) -> tuple[X, X, X]:
+    """Return whether |x| > 1/2, and s + t = asin(|x|), or else asin(sqrt((1 - |x|) / 2))."""
     big = size > 0.5
     z = where(big, (1.0 - size) * 0.5, size * size)
     s = where(big, z.apply("sqrt"), size)
-    return big, (s * z).fma(horner(z, _ASIN[m.format]), s)
+    return big, s, s * z * horner(z, _ASIN[m.format])
 
 
 def asin(m: Formulas, x: X) -> X:
     """The inverse of the sine: from that of sqrt((1 - |x|) / 2) where |x| > 1/2; NaN beyond 1."""
     high, low = _PI_2[m.format]
-    big, p = _asin_parts(m, abs(x))
-    return m.with_sign(where(big, high - ((p + p) - low), p), m.sign(x))
+    big, s, t = _asin_parts(m, abs(x))
+    return m.with_sign(where(big, (high - (s + s)) - ((t + t) - low), s + t), m.sign(x))
 
 
 def acos(m: Formulas, x: X) -> X:
     """The inverse of the cosine: twice the arcsine of sqrt((1 - |x|) / 2), or its mirror image, where |x| > 1/2."""
     high, low = _PI_2[m.format]
-    big, p = _asin_parts(m, abs(x))
-    twice = p + p
+    big, s, t = _asin_parts(m, abs(x))
+    twice = (s + t) + (s + t)
     mirrored = 2 * high - (twice - 2 * low)
-    middle = high - (m.with_sign(p, m.sign(x)) - low)
+    middle = high - (m.with_sign(s + t, m.sign(x)) - low)
     return where(big, where(x < 0.0, mirrored, twice), middle)
 
 

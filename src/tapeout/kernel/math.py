@@ -21,29 +21,31 @@ if TYPE_CHECKING:
     from tapeout.kernel.target import Target
 
 MAX_ULP: dict[str, tuple[float, float]] = {
-    "exp": (1.0, 1.0),
-    "expm1": (1.6, 1.9),
-    "log": (0.8, 0.8),
-    "log1p": (1.3, 1.4),
-    "tanh": (1.3, 1.3),
-    "sigmoid": (2.1, 2.4),
-    "erf": (0.9, 1.2),
+    "exp": (0.9, 0.9),
+    "expm1": (1.7, 2.0),
+    "log": (0.9, 0.9),
+    "log1p": (1.5, 1.5),
+    "tanh": (1.4, 1.4),
+    "sigmoid": (1.9, 1.9),
+    "erf": (1.0, 1.3),
     "rsqrt": (1.5, 1.5),
     "pow": (0.51, 0.8),
     "sin": (0.8, 0.8),
     "cos": (0.8, 0.8),
-    "tan": (2.1, 2.1),
-    "asin": (2.2, 2.2),
+    "tan": (2.3, 2.3),
+    "asin": (2.1, 2.1),
     "acos": (1.2, 1.2),
-    "atan": (1.9, 1.9),
+    "atan": (2.0, 2.0),
     "atan2": (2.2, 2.2),
-    "sinh": (2.1, 2.4),
-    "cosh": (1.4, 1.5),
-    "asinh": (1.7, 1.9),
-    "acosh": (2.0, 2.4),
-    "atanh": (1.7, 1.7),
+    "sinh": (2.3, 2.4),
+    "cosh": (1.3, 1.3),
+    "asinh": (1.8, 1.9),
+    "acosh": (2.1, 2.5),
+    "atanh": (1.8, 1.8),
 }
-"""How far each function is at most from the true value, in units in the last place of it, for f32 and f64.
+"""How far each function is at most from the true value, in units in its last place, for f32 and f64.
+
+f32 was measured at every 257th number there is, f64 at some millions.
 
 On machines without fused multiply-add it may be `WITHOUT_FMA` more.
 """
