@@ -39,7 +39,8 @@ class Arena:
         inner = max(page, -(-size // page) * page)
         fence = page if guard else 0
         try:
-            self._map = mmap.mmap(-1, inner + 2 * fence)
+            # Private: a forked child gets a copy of its own, as of every other array.
+            self._map = mmap.mmap(-1, inner + 2 * fence, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, ValueError, OverflowError) as error:
             raise BudgetError(
                 f"no memory for an arena of {size} bytes: {error}", hint="use a smaller batch"
