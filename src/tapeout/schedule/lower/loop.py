@@ -93,14 +93,27 @@ class _LoopLowering:
     def _stages(self, place: Place) -> None:
         """Write all stages at one outer point, or at those of one vector."""
         temps: dict[str, loops.Expr] = {}
+        together: list[Store] = []
         for stage, own in zip(self.kernel.stages, self.choice.own, strict=True):
             here = replace(place, temps=temps)
+            if isinstance(stage, Store) and not stage.axes:
+                together.append(stage)
+                continue
+            self._points(together, here)
+            together = []
             if isinstance(stage, Reduce):
                 serial = tuple(a for a in stage.axes if a != own)
                 lanes = lanes_for(own.extent, self.most) if own else 1
                 temps[stage.name] = self.reducer(stage, Steps(serial, own, lanes), here)
             else:
                 self._store(stage, own, here)
+        self._points(together, replace(place, temps=temps))
+
+    def _points(self, stages: list[Store], place: Place) -> None:
+        """Write stores of one element each: all values are made before the first is written."""
+        values = [self.values.value(s.value, place) for s in stages]
+        for stage, value in zip(stages, values, strict=True):
+            self.values.store(stage, value, place)
 
     def _store(self, stage: Store, own: Axis | None, place: Place) -> None:
         serial = [a for a in stage.axes if a != own]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel.compute import ContractionKernel, Load
 from tapeout.schedule.lower.contract.blocks import plan_blocks
+from tapeout.schedule.lower.contract.dots import Dots, plan_dots
 from tapeout.schedule.lower.contract.emit import ContractionLowering
 from tapeout.schedule.lower.contract.prepare import (
     Step,
@@ -78,10 +79,13 @@ class Plan:
         ).lower()
 
 
-def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> Plan:
-    """Return the cheaper of both orientations. The kernel has rows and columns, and no empty axis."""
-    plans = [_Planner(oriented(kernel, swap), target, prefix).plan() for swap in (False, True)]
-    return min(plans, key=lambda p: p.cycles)
+def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> Plan | Dots:
+    """Return the cheapest of both orientations and of dot products. The kernel has rows and columns, and no empty axis."""
+    both = [oriented(kernel, swap) for swap in (False, True)]
+    plans = [_Planner(p, target, prefix).plan() for p in both]
+    dots = plan_dots(merge(both[0]), target)
+    best = min(plans, key=lambda p: p.cycles)
+    return best if dots is None or best.cycles <= dots.cycles else dots
 
 
 class _Planner:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 14
 """Rows at static offsets from one pointer; more of them at a stride of 4 KiB fall out of the first-level cache."""
 
-_LATENCY = 8
+LATENCY = 8
 """Accumulator registers that keep two multiply-add units of four cycles busy."""
-_LOADS = 2.0
+LOADS = 2.0
+"""Vector loads that a cycle can take."""
 _START = 24.0
 _PER_REGISTER = 3.0
 
@@ -155,6 +156,6 @@ def _tiling(
 
 def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
     busy = rows * registers / (2 if fma else 1)
-    loads = (rows + registers) / _LOADS
-    per_step = max(busy, loads, _LATENCY / 2) + 0.1 * loads
+    loads = (rows + registers) / LOADS
+    per_step = max(busy, loads, LATENCY / 2) + 0.1 * loads
     return per_step + (_START + _PER_REGISTER * rows * registers) / max(steps, 1)

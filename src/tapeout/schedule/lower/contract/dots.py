@@ -1,0 +1,228 @@
+"""Contractions as dot products: the innermost axis of k lies across lanes, every accumulator is a vector of partial sums.
+
+Where both operands are contiguous along k, nothing is packed and nothing is broadcast: a tile of r x c accumulators takes r + c vector
+loads per step. It pays where sums are long and results few, such as the weight gradient of a convolution.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis
+from tapeout.kernel.compute import Numerics
+from tapeout.schedule.lower.contract.prepare import Step, as_load, is_plain
+from tapeout.schedule.lower.contract.tiles import LATENCY, LOADS, Rows, divide
+from tapeout.schedule.lower.finish import Finished, finish
+from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
+from tapeout.schedule.lower.values import Place, Values
+from tapeout.schedule.lower.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapeout.kernel.loops import Expr
+    from tapeout.kernel.target import Target
+    from tapeout.schedule.lower.contract.product import Product
+
+Bind = dict[Axis, Affine]
+
+_END = 14.0
+"""Estimated cycles to add up one accumulator's lanes and store the result."""
+_LEAST_WORK = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Tiles of dot products.
+
+    Attributes:
+        product: What to compute; `k[-1]` is contiguous in both operands.
+        rows: The last row axis in tiles.
+        cols: The last column axis in tiles.
+        lanes: Lanes of an accumulator: those of a register.
+        cycles: Estimated cost.
+        steps: No launches come before.
+    """
+
+    product: Product
+    rows: Rows
+    cols: Rows
+    lanes: int
+    cycles: float
+    steps: tuple[Step, ...] = ()
+
+    def lower(self, target: Target, partials: int) -> Finished:
+        """Return the kernel in loops."""
+        return _DotLowering(self, target.fma, partials).lower()
+
+
+def plan_dots(product: Product, target: Target) -> Dots | None:
+    """Return the cheapest tiles, None if the operands do not lie along k."""
+    if not all(is_plain(e, product.accumulate) for e in (product.a, product.b)) or not product.k:
+        return None
+    across = product.k[-1]
+    places = [product.place(as_load(e)) for e in (product.a, product.b)]
+    if any(not p.is_linear or p.coefficient(across) != 1 for p in places):
+        return None
+    lanes = target.lanes(product.accumulate.bytes)
+    if across.extent < lanes:
+        return None
+    outer = prod(a.extent for a in (*product.batch, *product.rows[:-1], *product.cols[:-1]))
+    steps = product.steps // across.extent * -(-across.extent // lanes)
+    spare = 1 if target.fma else 2
+    found: list[Dots] = []
+    for r in range(1, min(6, product.rows[-1].extent) + 1):
+        for c in range(1, min(6, product.cols[-1].extent) + 1):
+            if r * c + c + spare > target.registers:
+                continue
+            rows, cols = divide(product.rows[-1].extent, r), divide(product.cols[-1].extent, c)
+            cycles = outer * _cycles(rows, cols, steps, target.fma)
+            found.append(Dots(product, rows, cols, lanes, cycles))
+    return min(found, key=lambda d: d.cycles)
+
+
+def _sizes(rows: Rows) -> list[tuple[int, int]]:
+    """Return (how many, size) of all tiles."""
+    return [(rows.whole, rows.size), *((1, r) for r in rows.rest)]
+
+
+def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool) -> float:
+    total = 0.0
+    for many, r in _sizes(rows):
+        for more, c in _sizes(cols):
+            busy = r * c / (2 if fma else 1)
+            step = max(busy, (r + c) / LOADS, LATENCY / 2) + 0.1 * (r + c)
+            total += many * more * (step * steps + _END * r * c)
+    return total
+
+
+class _DotLowering:
+    """Lowers one contraction."""
+
+    def __init__(self, dots: Dots, fma: bool, partials: int) -> None:
+        self.d, self.p, self.fma, self.partials = dots, dots.product, fma, partials
+        written = {s.buffer for s in self.p.stages}
+        self.w = Writer([b.name for b in self.p.buffers if b.name not in written])
+        self.values = Values(self.w, self.p.by_name)
+        self.a, self.b = as_load(self.p.a), as_load(self.p.b)
+        self.a_place, self.b_place = self.p.place(self.a), self.p.place(self.b)
+        self.row, self.col, self.across = self.p.rows[-1], self.p.cols[-1], self.p.k[-1]
+        self.row_tiles = Axis("row.tiles", dots.rows.tiles)
+        self.col_tiles = Axis("col.tiles", dots.cols.tiles)
+
+    def lower(self) -> Finished:
+        """Return the kernel in loops."""
+        p = self.p
+        axes = [*p.batch, *p.cols[:-1], self.col_tiles, *p.rows[:-1], self.row_tiles]
+        work = float(p.steps * self.d.rows.size * self.d.cols.size)
+        total = work * prod(a.extent for a in axes)
+        grid = plan_grid([a.extent for a in axes], work, max(total / 16, _LEAST_WORK))
+        with open_grid(self.w, axes, grid) as task, ExitStack() as stack:
+            bind = dict(task.bind)
+            cut = axes[grid.axis]
+            bind[cut] = stack.enter_context(open_chunk(self.w, cut, task))
+            bind |= stack.enter_context(open_loops(self.w, axes[grid.axis + 1 :]))
+            self._row_variants(bind)
+        numerics = Numerics(self.d.lanes, 1, self.partials)
+        return finish(self.w, p.buffers, numerics)
+
+    def _row_variants(self, bind: Bind) -> None:
+        for rows in _variants(self.d.rows, bind[self.row_tiles]):
+            with self._when(rows):
+                for cols in _variants(self.d.cols, bind[self.col_tiles]):
+                    with self._when(cols):
+                        self._tile(bind, rows, cols)
+
+    @contextmanager
+    def _when(self, span: _Span) -> Iterator[None]:
+        """Run the statements inside if the present tile is of this form."""
+        if span.sign is None:
+            yield
+            return
+        at = self.w.named(self.w.index(span.tile))
+        with self.w.when(self.w.apply(span.sign, at, self.w.i64(span.number))):
+            yield
+
+    def _tile(self, bind: Bind, rows: _Span, cols: _Span) -> None:
+        """Write one tile of dot products."""
+        dtype, lanes = self.p.accumulate, self.d.lanes
+        sums = self.w.alloc(dtype, lanes, rows.size * cols.size, "register")
+        zero = self.w.const(0, dtype, lanes)
+        with self.w.loop(rows.size * cols.size, "unroll") as n:
+            self.w.store(sums, self.w.index(n), zero)
+        whole, rest = divmod(self.across.extent, lanes)
+        with open_loops(self.w, self.p.k[:-1]) as inner:
+            here = {**bind, **inner}
+            with self.w.loop(whole) as i:
+                self._step({**here, self.across: i * lanes}, rows, cols, sums, None)
+            if rest:
+                at = Affine((), whole * lanes)
+                self._step({**here, self.across: at}, rows, cols, sums, rest)
+        self._end(bind, rows, cols, sums)
+
+    def _step(self, bind: Bind, rows: _Span, cols: _Span, sums: str, active: int | None) -> None:
+        """Add one vector of products to each accumulator; lanes beyond the end load zeros."""
+        dtype, lanes = self.p.accumulate, self.d.lanes
+        columns = []
+        for c in range(cols.size):
+            at = self.b_place.substitute({**bind, self.col: cols.start + c})
+            columns.append(self.w.load(self.b.buffer, dtype, self.w.index(at), lanes, active))
+        with self.w.loop(rows.size, "unroll") as r:
+            at = self.a_place.substitute({**bind, self.row: rows.start + r})
+            a = self.w.load(self.a.buffer, dtype, self.w.index(at), lanes, active)
+            for c, b in enumerate(columns):
+                place = self.w.index(r * cols.size + c)
+                total = self._multiply_add(a, b, self.w.load(sums, dtype, place, lanes))
+                self.w.store(sums, place, total)
+
+    def _multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        if self.fma and self.p.accumulate.is_float:
+            return self.w.apply("fma", a, b, total)
+        return self.w.apply("add", total, self.w.apply("mul", a, b))
+
+    def _end(self, bind: Bind, rows: _Span, cols: _Span, sums: str) -> None:
+        """Add up the lanes of each accumulator and run the epilogue on the result."""
+        with self.w.loop(rows.size, "unroll") as r, self.w.loop(cols.size, "unroll") as c:
+            at = self.w.index(r * cols.size + c)
+            found = self.w.load(sums, self.p.accumulate, at, self.d.lanes)
+            temps = {"acc": self.w.lanes("sum", found)}
+            here = {**bind, self.row: rows.start + r, self.col: cols.start + c}
+            place = Place(here, temps=temps)
+            for stage in self.p.stages:
+                self.values.store(stage, self.values.value(stage.value, place), place)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Tiles of one form along an axis.
+
+    Attributes:
+        tile: The number of the present tile.
+        start: Its first row (or column).
+        size: How many it has.
+        sign: How its number compares with `number` (`lt` or `eq`) if it is of this form; None if all are.
+        number: See `sign`.
+    """
+
+    tile: Affine
+    start: Affine
+    size: int
+    sign: str | None
+    number: int
+
+
+def _variants(rows: Rows, tile: Affine) -> list[_Span]:
+    """Return the forms of tiles along an axis."""
+    found: list[_Span] = []
+    if rows.whole:
+        sign = "lt" if rows.rest else None
+        found.append(_Span(tile, tile * rows.size, rows.size, sign, rows.whole))
+    start = rows.whole * rows.size
+    for n, size in enumerate(rows.rest):
+        sign = "eq" if rows.tiles > 1 else None
+        found.append(_Span(tile, Affine((), start), size, sign, rows.whole + n))
+        start += size
+    return found
