@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapeout.ir.affine import Affine, Axis, FloorDiv, Guard
+from tapeout.ir.affine import Affine, Axis, FloorDiv
 from tapeout.ir.graph import Graph
 from tapeout.kernel.compute import (
     Apply,
@@ -80,8 +80,15 @@ class _Run:
     def run(self) -> None:
         kernel = self.kernel
         if isinstance(kernel, LoopKernel):
+            together: list[Store] = []
             for stage in kernel.stages:
+                if isinstance(stage, Store) and not stage.axes:
+                    together.append(stage)
+                    continue
+                self._store(together, kernel.axes)
+                together = []
                 self._stage(stage, kernel.axes)
+            self._store(together, kernel.axes)
         elif isinstance(kernel, ContractionKernel):
             outer = (*kernel.batch, *kernel.m, *kernel.n)
             axes = _Axes((*outer, *kernel.k))
@@ -103,6 +110,12 @@ class _Run:
         inner = tuple(range(len(outer), len(axes.axes)))
         flat = value.reshape([*value.shape[: len(outer)], -1]) if inner else value[..., None]
         self.temps[stage.name] = _combine(stage.combine, flat).astype(stage.dtype.numpy)
+
+    def _store(self, stages: Sequence[Store], outer: Sequence[Axis]) -> None:
+        axes = _Axes(outer)
+        values = [np.array(axes.full(self._value(s.value, axes))) for s in stages]
+        for s, value in zip(stages, values, strict=True):
+            self._write(s.buffer, s.index, value, axes)
 
     def _write(self, name: str, index: Sequence[Affine], value: Array, axes: "_Axes") -> None:
         buffer = self.buffers[name]
@@ -251,4 +264,10 @@ def run_program(
     return program, code, outputs, after
 
 
-__all__ = ["Guard", "run_program", "run_works"]
+def equal(got: Arrays, want: Arrays) -> None:
+    """Compare arrays by name, to 1e-9 of the largest entry."""
+    for name, expected in want.items():
+        largest = max(1.0, float(np.abs(expected).max(initial=0.0)))
+        np.testing.assert_allclose(
+            got[name], expected, rtol=1e-9, atol=1e-9 * largest, err_msg=name
+        )

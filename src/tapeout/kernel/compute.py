@@ -218,7 +218,11 @@ Stage = Reduce | Store
 
 @dataclass(frozen=True, eq=False)
 class LoopKernel:
-    """A map, a reduction or a row kernel: at each point of `axes` (independent of each other) the stages run in order."""
+    """A map, a reduction or a row kernel: at each point of `axes` (independent of each other) the stages run in order.
+
+    Neighbouring stores without axes of their own happen together: all values are made before the first is written, so that
+    a map may overwrite several buffers that its values depend on.
+    """
 
     name: str
     buffers: tuple[Buffer, ...]

@@ -9,10 +9,11 @@ from tapeout.ir.op import Pointwise, Reduction, Scatter
 from tapeout.schedule.facts import FactTable
 from tapeout.schedule.fit import Fitter
 from tapeout.schedule.group import group_nodes
-from tapeout.schedule.inline import Orders, choose_inlined
+from tapeout.schedule.inline import choose_inlined
 from tapeout.schedule.kernels import Kernels, copy
 from tapeout.schedule.model import Home, Homes, Work, row_major
-from tapeout.schedule.updates import in_place_homes, plan_updates, store_order
+from tapeout.schedule.orders import choose_orders
+from tapeout.schedule.updates import in_place_homes, plan_updates
 from tapeout.schedule.uses import Uses, needed_nodes
 from tapeout.support.errors import CompileError
 
@@ -55,7 +56,7 @@ def fuse(graph: Graph) -> Fused:
     nodes = tuple(n for n in nodes if n.results[0] not in sources)
     _check_kinds(nodes)
     facts, uses = FactTable(), Uses.of(graph, nodes)
-    orders: Orders = {}
+    orders = choose_orders(nodes, facts, uses, {**sources, **uses.wanted})
     inlined = choose_inlined(nodes, facts, uses, orders, uses.wanted)
     groups = group_nodes(nodes, Fitter(facts, uses, orders, inlined))
     updates = plan_updates(graph, groups)
@@ -70,8 +71,7 @@ def fuse(graph: Graph) -> Fused:
     in_place_homes(updates, homes)
     aside = {v: replace(homes[v], name=f"%old.{v.name}", space="activation") for v in updates.aside}
 
-    orders_of_stores = {g: store_order(g, groups, updates.in_place) for g in groups.in_order()}
-    kernels = Kernels(homes, inlined, stored, orders_of_stores)
+    kernels = Kernels(homes, inlined, stored)
     works = [copy(homes[v], home, late=False) for v, home in aside.items()]
     works += [work for g in groups.in_order() for work in kernels.build(g)]
     for new, variable in updates.copies:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from tapeout.kernel.compute import (
     Store,
     Temp,
 )
+from tapeout.schedule.contract import Borders
 from tapeout.schedule.element import Elements, holds
 from tapeout.schedule.facts import own_axes
 from tapeout.schedule.frames import plain_axis
@@ -32,7 +33,7 @@ from tapeout.support.errors import CompileError
 from tapeout.support.loc import UNKNOWN, Loc
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container
 
     from tapeout.ir.graph import Node, Value
     from tapeout.ir.scalar import ScalarOps
@@ -48,20 +49,20 @@ class Kernels:
         homes: Where each kept value lives.
         inlined: Values that are evaluated wherever they are read.
         stored: Values that another kernel, the caller or a variable needs.
-        store_orders: For groups that overwrite what they read, the order in which members are stored.
+        borders: The copies with padding that contractions share.
     """
 
     homes: Homes
     inlined: Container[Value]
     stored: Container[Value]
-    store_orders: Mapping[Group, Sequence[Node] | None]
+    borders: Borders = field(default_factory=Borders)
 
     def build(self, group: Group) -> list[Work]:
         """Return the kernels of a group in the order in which they run."""
         if group.kind == "scatter":
             return _scatter(self, group)
         if group.kind == "contraction":
-            return [_contraction(self, group)]
+            return self.borders.prepare(_contraction(self, group))
         return [_loops(self, group)]
 
 
@@ -126,11 +127,8 @@ def _loops(kernels: Kernels, group: Group) -> Work:
             body.define(result, frame, body.s.cast(value, result.type.dtype))
         else:
             body.define(result, frame, body.elements.pointwise(node, frame))
-        if group.inner and body.needs_store(result):
+        if body.needs_store(result):
             stages.append(body.store(result))
-    if not group.inner:
-        order = kernels.store_orders.get(group) or list(group.members)
-        stages += [body.store(n.results[0]) for n in order if body.needs_store(n.results[0])]
     kernel = LoopKernel("", body.scope.buffers, group.outer, in_passes(stages), group.anchor.loc)
     return _work(kernel, body.scope, group)
 

@@ -26,6 +26,7 @@ from tapeout.kernel.compute import (
     LoopKernel,
     Store,
 )
+from tapeout.schedule.layout import align
 from tapeout.schedule.lower.exprs import Rewriter, postorder, shared_load
 from tapeout.schedule.model import Home, Region, Work
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tapeout.kernel.program import Layout
-
-LOOSE = 64
-"""Bytes between two variables that a sweep may run over: what alignment leaves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +211,7 @@ def _anchor(f: Flat) -> int:
 
 
 def _follows(a: Flat, b: Flat, layout: Layout) -> bool:
-    """Whether the operands of `b` lie behind those of `a`, all at the same distance, and close."""
+    """Whether each operand of `b` is the next variable behind that of `a`, all at the same distance."""
     slots = layout.slot
     gaps: dict[int, None] = {}
     for n in a.whole:
@@ -221,11 +219,10 @@ def _follows(a: Flat, b: Flat, layout: Layout) -> bool:
         if x.space != y.space:
             return False
         if x.space == "variable":
-            size = x.type.dtype.bytes
-            gap, rest = divmod(slots[y.name].offset - slots[x.name].offset, size)
-            if rest or not a.size <= gap <= a.size + LOOSE // size:
+            start, end = slots[x.name].offset, slots[y.name].offset
+            if align(start + x.type.bytes) != end or (end - start) % x.type.dtype.bytes:
                 return False
-            gaps[gap] = None
+            gaps[(end - start) // x.type.dtype.bytes] = None
     return len(gaps) == 1
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tapeout.ir.graph import Graph, Node, Value, Variable
+    from tapeout.ir.graph import Graph, Value, Variable
     from tapeout.schedule.group import Groups
     from tapeout.schedule.model import Group, Homes
 
@@ -39,7 +39,7 @@ def plan_updates(graph: Graph, groups: Groups) -> Updates:
         variable = graph.variable[name]
         if new is variable.value:
             continue
-        if new not in in_place and _may_be_in_place(new, variable, groups, in_place):
+        if new not in in_place and _may_be_in_place(new, variable, groups):
             in_place[new] = variable
         else:
             copies.append((new, variable))
@@ -48,9 +48,7 @@ def plan_updates(graph: Graph, groups: Groups) -> Updates:
     return Updates(in_place, aside, tuple(copies))
 
 
-def _may_be_in_place(
-    new: Value, variable: Variable, groups: Groups, chosen: dict[Value, Variable]
-) -> bool:
+def _may_be_in_place(new: Value, variable: Variable, groups: Groups) -> bool:
     number = groups.maker.get(new)
     if number is None:
         return False
@@ -62,8 +60,6 @@ def _may_be_in_place(
         return False
     others = [r for r in groups.readers.get(old, ()) if r != number]
     if any(groups.links.leads_to(number, r) for r in others):
-        return False
-    if store_order(g, groups, {**chosen, new: variable}) is None:
         return False
     for r in others:
         groups.links.link(r, number)
@@ -78,49 +74,6 @@ def _reads_own_place(old: Value, new: Value, g: Group, groups: Groups) -> bool:
         if any(r.value is old and r.at(bind) != frame for r in groups.leaves[node]):
             return False
     return True
-
-
-def store_order(g: Group, groups: Groups, in_place: dict[Value, Variable]) -> list[Node] | None:
-    """Return the members in an order in which the old content of a variable is read before it is overwritten.
-
-    Stores run one after the other at each point, so a new content must be stored after all that follows from the old one.
-    Returns None if there is no such order.
-    """
-    written = {v: variable.value for v, variable in in_place.items() if v in g.bases}
-    if not written:
-        return list(g.members)
-    origins = _origins(g, groups, set(written.values()))
-    left = list(g.members)
-    order: list[Node] = []
-    while left:
-        ready = [n for n in left if _may_store(n, left, written, origins)]
-        if not ready:
-            return None
-        order.append(ready[0])
-        left.remove(ready[0])
-    return order
-
-
-def _may_store(
-    node: Node, left: list[Node], written: dict[Value, Value], origins: dict[Node, set[Value]]
-) -> bool:
-    old = written.get(node.results[0])
-    return old is None or not any(old in origins[n] for n in left if n is not node)
-
-
-def _origins(g: Group, groups: Groups, olds: set[Value]) -> dict[Node, set[Value]]:
-    """Return which old contents each member's expression loads, directly or through other members."""
-    found: dict[Node, set[Value]] = {}
-    makers = {n.results[0]: n for n in g.members}
-    for node in g.members:
-        mine: set[Value] = set()
-        for r in groups.leaves[node]:
-            if r.value in olds:
-                mine.add(r.value)
-            elif r.value in makers:
-                mine |= found[makers[r.value]]
-        found[node] = mine
-    return found
 
 
 def in_place_homes(updates: Updates, homes: Homes) -> None:

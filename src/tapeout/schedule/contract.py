@@ -1,0 +1,288 @@
+"""Contractions brought to plain loads: strided gradients split by parity, padding copied once.
+
+All on index maps. A read that exists only where `e mod s == 0` (the data gradient of a convolution of stride s) becomes s kernels
+per such dimension, each with the steps of the kernel that hit. A read that is guarded by its own index (padding) becomes a read of a
+copy with a border, which all contractions that read the value with the same border share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import gcd, prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis, Guard, Mod, index_of
+from tapeout.ir.type import TensorType
+from tapeout.kernel.compute import (
+    Buffer,
+    ContractionKernel,
+    Expr,
+    ExprBuilder,
+    Load,
+    LoopKernel,
+    Store,
+)
+from tapeout.schedule.lower.exprs import Rewriter, axes_of, shared_load
+from tapeout.schedule.model import Home, Scope, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Bind = dict[Axis, Affine]
+
+
+# -- parity -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A read that exists only where `a*x + b*y + const` is a multiple of `by`, x of the result and y summed."""
+
+    result: Axis
+    summed: Axis
+    a: int
+    b: int
+    const: int
+    by: int
+
+
+def by_parity(kernel: ContractionKernel) -> list[ContractionKernel | LoopKernel]:
+    """Return kernels without holes that together do the work of one."""
+    holes = _holes(kernel)
+    if not holes:
+        return [kernel]
+    choices = [range(h.by // gcd(h.a, h.by)) for h in holes]
+    return [_part(kernel, holes, rests) for rests in product(*choices)]
+
+
+def _holes(kernel: ContractionKernel) -> list[Hole]:
+    """Return the holes of both factors; empty if one is of another form, which the kernel then keeps."""
+    results = (*kernel.batch, *kernel.m, *kernel.n)
+    found: dict[Axis, Hole] = {}
+    for e in (kernel.a, kernel.b):
+        for guard in e.where if isinstance(e, Load) else ():
+            hole = _hole(guard, results, kernel.k)
+            if hole is None:
+                continue
+            if found.setdefault(hole.result, hole) != hole:
+                return []
+    summed = [h.summed for h in found.values()]
+    return list(found.values()) if len(set(summed)) == len(summed) else []
+
+
+def _hole(guard: Guard, results: Sequence[Axis], summed: Sequence[Axis]) -> Hole | None:
+    terms = guard.index.terms
+    if len(terms) != 1 or guard.index.const or (guard.lo, guard.hi) != (0, 1):
+        return None
+    atom, factor = terms[0]
+    if not isinstance(atom, Mod) or factor != 1 or not atom.of.is_linear:
+        return None
+    x = [a for a in atom.of.axes if a in results]
+    y = [a for a in atom.of.axes if a in summed]
+    if len(x) != 1 or len(y) != 1 or len(atom.of.axes) != 2:
+        return None
+    a, b = atom.of.coefficient(x[0]), atom.of.coefficient(y[0])
+    return Hole(x[0], y[0], a, b, atom.of.const, atom.by)
+
+
+def _part(
+    kernel: ContractionKernel, holes: Sequence[Hole], rests: Sequence[int]
+) -> ContractionKernel | LoopKernel:
+    """Return the kernel of the points of the result whose axes leave the given rests."""
+    bind: Bind = {}
+    extents: dict[Axis, Axis] = {}
+    empty = False
+    for hole, rest in zip(holes, rests, strict=True):
+        step = hole.by // gcd(hole.a, hole.by)
+        count = -(-(hole.result.extent - rest) // step)
+        _renamed(hole.result, max(count, 0), step, rest, bind, extents)
+        steps = _hits(hole, rest)
+        empty = empty or not steps
+        stride = steps[1] - steps[0] if len(steps) > 1 else 1
+        _renamed(hole.summed, len(steps), stride, steps[0] if steps else 0, bind, extents)
+    return _zero(kernel, bind, extents) if empty else _rebound(kernel, bind, extents)
+
+
+def _hits(hole: Hole, rest: int) -> list[int]:
+    """Return the steps of the summed axis that hit elements, an arithmetic progression."""
+    start = hole.a * rest + hole.const
+    return [y for y in range(hole.summed.extent) if (start + hole.b * y) % hole.by == 0]
+
+
+def _renamed(
+    axis: Axis, count: int, step: int, start: int, bind: Bind, extents: dict[Axis, Axis]
+) -> None:
+    new = Axis(f"{axis.name}p", count)
+    extents[axis] = new
+    bind[axis] = Affine.of(new) * step + start
+
+
+def _rebound(
+    kernel: ContractionKernel, bind: Bind, extents: Mapping[Axis, Axis]
+) -> ContractionKernel:
+    rewrite = Rewriter(ExprBuilder(), bind, {})
+
+    def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(new for a in old if (new := extents.get(a, a)).extent != 1)
+
+    stages = tuple(
+        replace(s, index=tuple(i.substitute(bind) for i in s.index), value=rewrite(s.value))
+        for s in kernel.stages
+    )
+    return replace(
+        kernel,
+        batch=axes(kernel.batch),
+        m=axes(kernel.m),
+        n=axes(kernel.n),
+        k=axes(kernel.k),
+        a=rewrite(kernel.a),
+        b=rewrite(kernel.b),
+        stages=stages,
+    )
+
+
+def _zero(kernel: ContractionKernel, bind: Bind, extents: Mapping[Axis, Axis]) -> LoopKernel:
+    """Return the epilogue on sums of nothing: where the kernel is smaller than the stride."""
+    s = ExprBuilder()
+    rewrite = Rewriter(s, bind, {"acc": s.const(0, kernel.accumulate)})
+    stages = tuple(
+        replace(t, index=tuple(i.substitute(bind) for i in t.index), value=rewrite(t.value))
+        for t in kernel.stages
+    )
+    axes = tuple(extents.get(a, a) for a in (*kernel.batch, *kernel.m, *kernel.n))
+    return LoopKernel(kernel.name, kernel.buffers, axes, stages, kernel.loc)
+
+
+def _forward(kernel: ContractionKernel) -> ContractionKernel:
+    """Return a contraction whose first factor moves forward in memory with every step of the sum.
+
+    The data gradient reads the cotangent backwards; turned round, it is a convolution with the kernel reversed.
+    """
+    if not isinstance(kernel.a, Load):
+        return kernel
+    entries = _affine(kernel.a)
+    bind = {
+        k: Affine.of(k) * -1 + (k.extent - 1)
+        for k in kernel.k
+        if any(i.coefficient(k) < 0 for i in entries)
+        and all(i.coefficient(k) <= 0 for i in entries)
+    }
+    if not bind:
+        return kernel
+    rewrite = Rewriter(ExprBuilder(), bind, {})
+    return replace(kernel, a=rewrite(kernel.a), b=rewrite(kernel.b))
+
+
+# -- padding ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Borders:
+    """The copies with a border that have been made, shared by all contractions of a program.
+
+    Attributes:
+        made: Home of the copy by home, range of each dimension and fill.
+    """
+
+    made: dict[tuple[object, ...], Home] = field(default_factory=dict)
+
+    def prepare(self, work: Work) -> list[Work]:
+        """Return the works of a contraction: copies with a border that are new, then one kernel per parity."""
+        assert isinstance(work.kernel, ContractionKernel)
+        parts = by_parity(work.kernel)
+        if len(parts) == 1:
+            return self._padded(work.kernel, work)
+        return [w for part in parts for w in self._padded(part, work)]
+
+    def _padded(self, kernel: ContractionKernel | LoopKernel, work: Work) -> list[Work]:
+        """Return a kernel with guarded factors read from copies, after the works that make new copies."""
+        homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
+        if isinstance(kernel, LoopKernel):
+            return [_renumbered(kernel, homes, work)]
+        kernel = _forward(kernel)
+        before: list[Work] = []
+        factors: list[Expr] = []
+        for e in (kernel.a, kernel.b):
+            bounds = _bounds(kernel, e)
+            if bounds is None or not isinstance(e, Load):
+                factors.append(e)
+                continue
+            home = self._copy(homes[e.buffer], bounds, e.other, before, work)
+            name = f"p{len(homes)}"
+            homes[name] = home
+            index = tuple(i - lo for i, (lo, _) in zip(_affine(e), bounds, strict=True))
+            buffer = Buffer(name, home.type.dtype, home.type.shape, home.strides)
+            factors.append(ExprBuilder().load(buffer, index))
+        return [*before, _renumbered(replace(kernel, a=factors[0], b=factors[1]), homes, work)]
+
+    def _copy(
+        self,
+        home: Home,
+        bounds: Sequence[tuple[int, int]],
+        other: float,
+        before: list[Work],
+        work: Work,
+    ) -> Home:
+        """Return the copy of a home over ranges of its dimensions, and append the work that makes it if it is new."""
+        key = (home.name, tuple(bounds), repr(other))
+        if key in self.made:
+            return self.made[key]
+        shape = tuple(hi - lo + 1 for lo, hi in bounds)
+        type_ = TensorType(home.type.dtype, shape)
+        new = Home(f"{home.name}.pad{len(self.made)}", type_, home.order, "activation")
+        self.made[key] = new
+        scope = Scope()
+        axes = tuple(Axis(f"a{d}", n) for d, n in enumerate(shape))
+        at = tuple(Affine.of(a) + lo for a, (lo, _) in zip(axes, bounds, strict=True))
+        where = [Guard(i, 0, int(n)) for i, n in zip(at, home.type.shape, strict=True)]
+        value = scope.load(home, at, where, other)
+        stage = scope.store(new, (), index_of(axes), value)
+        kernel = LoopKernel("", scope.buffers, axes, (stage,), work.loc)
+        before.append(Work(kernel, scope.homes, work.loc, f"pad {home.name}"))
+        return new
+
+
+def _affine(e: Load) -> tuple[Affine, ...]:
+    return tuple(i for i in e.index if isinstance(i, Affine))
+
+
+def _bounds(kernel: ContractionKernel, e: Expr) -> list[tuple[int, int]] | None:
+    """Return the range of each index entry of a factor that is worth a copy with a border, None for others."""
+    if not isinstance(e, Load) or not e.where or len(_affine(e)) != len(e.index):
+        return None
+    if any(g.index not in e.index for g in e.where):
+        return None
+    shape = {b.name: b.shape for b in kernel.buffers}[e.buffer]
+    for i, n in zip(e.index, shape, strict=True):
+        own = [g for g in e.where if g.index == i]
+        if any((g.lo, g.hi) != (0, n) for g in own):
+            return None
+    bounds = [i.range for i in _affine(e)]
+    used = axes_of([e])
+    axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
+    products = prod(a.extent for a in axes if a in used)
+    # A copy costs a read and a write per element: it must be read at least twice.
+    return bounds if products >= 2 * prod(hi - lo + 1 for lo, hi in bounds) else None
+
+
+def _renumbered(
+    kernel: ContractionKernel | LoopKernel, homes: Mapping[str, Home], work: Work
+) -> Work:
+    """Return a kernel with buffers called b0, b1, … again, those that are no longer used left out."""
+    scope = Scope()
+
+    def load(e: Load) -> Expr:
+        buffer = scope.buffer(homes[e.buffer], "r")
+        return shared_load(scope.s, replace(e, buffer=buffer.name))
+
+    rewrite = Rewriter(scope.s, {}, {}, load)
+    if isinstance(kernel, ContractionKernel):
+        kernel = replace(kernel, a=rewrite(kernel.a), b=rewrite(kernel.b))
+    stages = []
+    for t in kernel.stages:
+        assert isinstance(t, Store)
+        value = rewrite(t.value)
+        stages.append(replace(t, buffer=scope.buffer(homes[t.buffer], "w").name, value=value))
+    new = replace(kernel, buffers=scope.buffers, stages=tuple(stages))
+    return replace(work, kernel=new, homes=scope.homes)

@@ -1,0 +1,217 @@
+"""Chooses the order of dimensions in memory of values around convolutions: channels fastest.
+
+A convolution is recognised by its index maps: an operand is read at sums of an axis of the result (or of the other operand) and an axis
+of the kernel. Its three tensors are then the windowed one, the one that shares the sliding axes with it, and the weights, which
+share the kernel's axes. The dimension that the first two have in common with the weights is the channel, and goes last in
+memory; what follows from or leads to such a value element by element, or by pooling, goes along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from tapeout.ir.affine import Affine, Axis
+from tapeout.ir.op import Contraction, Pointwise, Reduction
+from tapeout.schedule.frames import plain_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+
+    from tapeout.ir.graph import Node, Value
+    from tapeout.schedule.facts import Access, FactTable
+    from tapeout.schedule.inline import Orders
+    from tapeout.schedule.uses import Uses
+
+FEWEST_CHANNELS = 8
+"""Below this many channels, vectors along them would be mostly empty."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The tensors of a convolution.
+
+    Attributes:
+        windowed: The operand that is read through windows.
+        windowed_order: Its dimensions, channels last.
+        sliding: The tensor that the windows slide over: the result, or the other operand.
+        sliding_order: Its dimensions, channels last.
+        channels: The lesser number of channels of the two.
+    """
+
+    windowed: Value
+    windowed_order: tuple[int, ...]
+    sliding: Value
+    sliding_order: tuple[int, ...]
+    channels: int
+
+
+def choose_orders(
+    nodes: Sequence[Node], facts: FactTable, uses: Uses, fixed: Container[Value]
+) -> Orders:
+    """Return the order of dimensions of every value that is not row-major.
+
+    Args:
+        nodes: The nodes that matter, in order.
+        facts: What each reads.
+        uses: Who reads what.
+        fixed: Values that stay row-major: sources and outputs.
+    """
+    chooser = _Chooser(facts, uses, fixed)
+    for node in nodes:
+        roles = convolution(node, facts) if isinstance(node.op, Contraction) else None
+        if roles is not None and roles.channels >= FEWEST_CHANNELS:
+            chooser.spread(roles.windowed, roles.windowed_order)
+            chooser.spread(roles.sliding, roles.sliding_order)
+    return {v: o for v, o in chooser.orders.items() if o != tuple(range(len(o)))}
+
+
+def convolution(node: Node, facts: FactTable) -> Roles | None:
+    """Return the tensors of a convolution, None if a contraction is none."""
+    accesses = {a.operand: a for a in facts[node].accesses}
+    if len(accesses) != 2 or len(facts[node].accesses) != 2:
+        return None
+    result = [Affine.of(a) for a in facts[node].axes]
+    for windowed, other in ((0, 1), (1, 0)):
+        a, b = accesses[windowed], accesses[other]
+        here, there = _axes(_entries(b)), _axes(result)
+        # The sliding tensor is the one whose axes stand in windows beside axes of the third.
+        for sliding, weights, second in (
+            (there, here, node.results[0]),
+            (here, there, node.operands[other]),
+        ):
+            entries = result if second is node.results[0] else _entries(b)
+            roles = _roles(node.operands[windowed], a, second, entries, sliding, weights)
+            if roles is not None:
+                return roles
+    return None
+
+
+def _roles(
+    first: Value,
+    access: Access,
+    second: Value,
+    entries: Sequence[Affine],
+    sliding: Container[Axis],
+    weights: Container[Axis],
+) -> Roles | None:
+    windows, channels = [], []
+    for d, entry in enumerate(_entries(access)):
+        own = [a for a in entry.axes if a in sliding and a not in weights]
+        kernel = [a for a in entry.axes if a in weights and a not in sliding]
+        if own and kernel:
+            windows.append((d, own, kernel))
+        elif not own:
+            channels.append(d)
+    if not windows or len(channels) != 1 or first.type.rank < 3:
+        return None
+    slid = {a for _, own, _ in windows for a in own}
+    shared = [
+        d
+        for d, e in enumerate(entries)
+        if any(a in weights for a in e.axes) and not any(a in slid for a in e.axes)
+    ]
+    if len(shared) != 1 or any(len(own) != 1 or len(k) != 1 for _, own, k in windows):
+        return None
+    (c,), (f,) = channels, shared
+    return Roles(
+        first,
+        _last(c, first.type.rank),
+        second,
+        _last(f, second.type.rank),
+        min(first.type.shape[c], second.type.shape[f]),
+    )
+
+
+def _last(d: int, rank: int) -> tuple[int, ...]:
+    return (*(i for i in range(rank) if i != d), d)
+
+
+def _entries(access: Access) -> list[Affine]:
+    return [i if isinstance(i, Affine) else Affine() for i in access.index]
+
+
+def _axes(entries: Sequence[Affine]) -> set[Axis]:
+    return {a for i in entries for a in i.axes}
+
+
+class _Chooser:
+    """Spreads orders from convolutions to their neighbours."""
+
+    def __init__(self, facts: FactTable, uses: Uses, fixed: Container[Value]) -> None:
+        self.facts, self.uses, self.fixed = facts, uses, fixed
+        self.orders: Orders = {}
+
+    def spread(self, value: Value, order: tuple[int, ...]) -> None:
+        """Give an order to a value and to all that go along, unless they have one."""
+        pending = [(value, order)]
+        while pending:
+            v, o = pending.pop()
+            if v in self.orders or not self._may_order(v):
+                continue
+            self.orders[v] = o
+            pending += self._neighbours(v, o)
+
+    def _may_order(self, value: Value) -> bool:
+        if value in self.fixed or value.node is None or value.type.rank < 3:
+            return False
+        # A reader that merges dimensions wants them as they stand: then the maker stores across.
+        return not any(self._merges(r, value) for r in self.uses.of_value(value))
+
+    def _merges(self, node: Node, value: Value) -> bool:
+        """Whether a node moves a value such that divided indices would remain in another order."""
+        if not isinstance(node.op, Pointwise) or not self.facts[node].moves:
+            return False
+        return any(
+            not i.is_linear for v, a in self.facts.accessed(node) if v is value for i in _entries(a)
+        )
+
+    def _neighbours(
+        self, value: Value, order: tuple[int, ...]
+    ) -> Iterator[tuple[Value, tuple[int, ...]]]:
+        """Return the operands and results that hold the same elements, or windows of them, and their orders."""
+        if value.node is not None and not isinstance(value.node.op, Contraction):
+            for v, a in self._plain(value.node):
+                yield v, _carried(_own(value.node), order, _entries(a))
+        for node in self.uses.of_value(value):
+            if isinstance(node.op, Contraction):
+                continue
+            for v, a in self._plain(node):
+                if v is value:
+                    yield node.results[0], _carried(_entries(a), order, _own(node))
+
+    def _plain(self, node: Node) -> list[tuple[Value, Access]]:
+        """Return the reads of a node that neither gather nor divide."""
+        if not isinstance(node.op, Pointwise | Reduction):
+            return []
+        found = self.facts.accessed(node)
+        return [(v, a) for v, a in found if not a.gathers and all(i.is_linear for i in _entries(a))]
+
+
+def _own(node: Node) -> list[Affine]:
+    shape = node.results[0].type.shape
+    return [Affine.of(Axis(f"i{d}", int(n))) for d, n in enumerate(shape)]
+
+
+def _carried(
+    known: Sequence[Affine], order: Sequence[int], entries: Sequence[Affine]
+) -> tuple[int, ...]:
+    """Return the order of a tensor whose dimensions move as `entries`, after one whose dimensions move as `known`.
+
+    Dimensions that the other lacks go before the fastest.
+    """
+    place: dict[Axis, int] = {}
+    for rank, d in enumerate(order):
+        for a in known[d].axes:
+            place.setdefault(a, rank)
+    fastest = len(order) - 1
+
+    def rank_of(d: int) -> tuple[float, int]:
+        found = [place[a] for a in entries[d].axes if a in place]
+        return (min(found) if found else fastest - 0.5), d
+
+    return tuple(sorted(range(len(entries)), key=rank_of))
+
+
+__all__ = ["choose_orders", "convolution", "plain_axis", "prod"]
