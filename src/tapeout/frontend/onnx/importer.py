@@ -12,8 +12,8 @@ import numpy as np
 from tapeout.frontend.onnx import tensors
 from tapeout.frontend.onnx.call import Call
 from tapeout.frontend.onnx.dims import input_type
-from tapeout.frontend.onnx.functions import LIMIT_DEPTH, Key, node_key
-from tapeout.frontend.onnx.known import Known
+from tapeout.frontend.onnx.functions import LIMIT_DEPTH, node_key
+from tapeout.frontend.onnx.known import DecidesShape, Known
 from tapeout.frontend.onnx.order import in_order
 from tapeout.frontend.onnx.read import LIMIT_NODES
 from tapeout.frontend.onnx.registry import Version, find
@@ -142,7 +142,7 @@ class Importer:
         self.session, self.file = session, session.file
         self.dims, self.named, self.on_problem = dims, named, on_problem
         self.builder = LimitedBuilder(self.file.proto.graph.name or "main")
-        self.known = Known()
+        self.known = Known(session.weights.trainable)
         self._short = self.file.short
         self.random = Randomness(session, self.builder)
 
@@ -384,6 +384,8 @@ def _guarded(version: Version, call: Call, operands: list[Sym | None]) -> tuple[
     """Run the operator's function; whatever goes wrong becomes an error that names the node."""
     try:
         results = version(call, *operands)
+    except DecidesShape:
+        raise
     except TapeoutError as error:
         # Type rules know the node by its place in the graph; users know it by its file and name.
         raise type(error)(error.message, where=call.place, hint=error.hint) from error
@@ -419,4 +421,15 @@ def _without(nodes: Sequence[onnx.NodeProto], missing: set[str]) -> list[onnx.No
     return changed
 
 
-__all__ = ["Importer", "Key"]
+def import_once(
+    session: Session, dims: Mapping[str, int], *, named: bool, on_problem: Problem | None = None
+) -> Graph:
+    """Return the graph of a model for one binding; see `Importer` for the arguments.
+
+    A stored tensor that turns out to decide a shape is a constant from then on.
+    """
+    while True:
+        try:
+            return Importer(session, dims, named=named, on_problem=on_problem).graph()
+        except DecidesShape as found:
+            session.make_constant(found.name)

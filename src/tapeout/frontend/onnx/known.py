@@ -13,12 +13,13 @@ import numpy as np
 
 from tapeout.ir.graph import Value
 from tapeout.ir.type import Dim
+from tapeout.ops.gather import Take
 from tapeout.ops.movement import Constant
 from tapeout.ops.sym import Sym, constant
 from tapeout.support.errors import BudgetError, OnnxImportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from tapeout.ir.build import Builder
     from tapeout.ir.graph import Node
@@ -31,11 +32,21 @@ LIMIT_WORK = 1 << 27
 """How many elements are computed at import, all in all."""
 
 
+class DecidesShape(Exception):
+    """A tensor that was taken for a parameter decides a shape, so it is a constant."""
+
+    def __init__(self, name: str) -> None:
+        """Name the tensor."""
+        super().__init__(name)
+        self.name = name
+
+
 class Known:
     """Values of one graph that follow from constants."""
 
-    def __init__(self) -> None:
-        """Know nothing but constants."""
+    def __init__(self, parameters: Container[str] = ()) -> None:
+        """Know nothing but constants; `parameters` are the names of stored tensors that are none."""
+        self._parameters = parameters
         self._arrays: dict[Value, Array | None] = {}
         self._dims: dict[Value, Array] = {}
         self._work = 0
@@ -56,12 +67,15 @@ class Known:
             place: The node that asks.
 
         Raises:
-            OnnxImportError: It depends on the content of an input or a parameter.
+            OnnxImportError: It depends on the content of an input.
+            DecidesShape: It depends on that of a parameter.
         """
         found = self.get(x.value)
         if found is not None:
             return found
         source, why = self._blame(x.value)
+        if source in self._parameters:
+            raise DecidesShape(source)
         raise OnnxImportError(
             f"{what} must be known when the model is imported, but it {why}",
             where=place,
@@ -165,4 +179,9 @@ def _reference(node: Node, operands: list[Array | None]) -> object:
         return a // b  # type: ignore[operator]  # sizes are not negative
     if node.op.name == "cast":
         return operands[0]
+    if isinstance(node.op, Take):
+        # numpy would make a plain number of a single element.
+        made = np.empty(node.results[0].type.shape, object)
+        made[...] = np.take(operands[0], operands[1], node.op.axis)  # type: ignore[arg-type]
+        return made
     return node.op.reference(*operands)  # type: ignore[arg-type]

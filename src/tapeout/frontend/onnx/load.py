@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.dims import previews, unbound
-from tapeout.frontend.onnx.importer import Importer
+from tapeout.frontend.onnx.importer import import_once
 from tapeout.frontend.onnx.read import read_model
 from tapeout.frontend.onnx.session import Options, Session
 from tapeout.support.errors import BudgetError, OnnxImportError, ShapeError, UnsupportedOperator
@@ -71,14 +71,14 @@ def import_session(session: Session) -> Graph:
 
     def bound(dims: Mapping[str, int]) -> Graph:
         numbers = {n: dims[n] for n in names}
-        return replace(Importer(session, numbers, named=False).graph(), origin=session.origin)
+        return replace(import_once(session, numbers, named=False), origin=session.origin)
 
     if not names:
         return bound({})
     first: Exception | None = None
     for preview in previews(names):
         try:
-            graph = Importer(session, preview, named=True).graph()
+            graph = import_once(session, preview, named=True)
         except UnsupportedOperator:
             raise
         except (ShapeError, OnnxImportError, BudgetError) as error:

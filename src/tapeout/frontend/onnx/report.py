@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.dims import previews, unbound
 from tapeout.frontend.onnx.functions import node_key
-from tapeout.frontend.onnx.importer import Importer
+from tapeout.frontend.onnx.importer import import_once
 from tapeout.frontend.onnx.path import GradientPath
 from tapeout.frontend.onnx.read import read_model
 from tapeout.frontend.onnx.session import Options, Session, node_name, unsupported
@@ -126,8 +126,7 @@ def report(
     """
     options = Options(dims or {}, shapes or {}, values or {}, trainable, mode)
     session = Session(read_model(model), options)
-    graph, used, found = _import(session)
-    problems = {node_name(node): str(error) for node, error in found}
+    graph, used, problems = _import(session)
     path = GradientPath(graph)
     proto = session.file.proto
     return Report(
@@ -148,25 +147,19 @@ def report(
     )
 
 
-def _import(
-    session: Session,
-) -> tuple[Graph, dict[str, int], list[tuple[onnx.NodeProto, TapeoutError]]]:
-    """Return the graph at the preview numbers with the fewest problems, those numbers, the problems."""
-    best: tuple[Graph, dict[str, int], list[tuple[onnx.NodeProto, TapeoutError]]] | None = None
+def _import(session: Session) -> tuple[Graph, dict[str, int], dict[str, str]]:
+    """Return the graph at the preview numbers with the fewest problems, those numbers, the problems by node."""
+    best: tuple[Graph, dict[str, int], dict[str, str]] | None = None
     for dims in previews(unbound(session.inputs)):
-        found: list[tuple[onnx.NodeProto, TapeoutError]] = []
+        problems: dict[str, str] = {}
 
-        def tell(
-            node: onnx.NodeProto,
-            error: TapeoutError,
-            to: list[tuple[onnx.NodeProto, TapeoutError]] = found,
-        ) -> None:
-            to.append((node, error))
+        def tell(node: onnx.NodeProto, error: TapeoutError, to: dict[str, str] = problems) -> None:
+            to[node_name(node)] = str(error)
 
-        graph = Importer(session, dims, named=True, on_problem=tell).graph()
-        if best is None or len(found) < len(best[2]):
-            best = graph, dims, found
-        if not found or unsupported(session):
+        graph = import_once(session, dims, named=True, on_problem=tell)
+        if best is None or len(problems) < len(best[2]):
+            best = graph, dims, problems
+        if not problems or unsupported(session):
             break  # other numbers would not help
     assert best is not None
     return best

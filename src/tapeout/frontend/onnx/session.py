@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from tapeout.frontend.onnx import tensors
 from tapeout.frontend.onnx.dims import Input, bind_inputs, bound_value
 from tapeout.frontend.onnx.functions import Key, all_nodes, local_functions, node_key
+from tapeout.frontend.onnx.names import check_names
 from tapeout.frontend.onnx.read import LIMIT_BYTES
 from tapeout.frontend.onnx.registry import find
 from tapeout.frontend.onnx.weights import (
@@ -72,7 +72,7 @@ class Session:
         self.file = file
         self.mode = options.mode
         _check_mode(options.mode, file.name)
-        _check_names(file)
+        check_names(file)
         self.functions = local_functions(file)
         self._arrays: dict[str, Array] = {}
         self._variables: dict[str, Variable] = {}
@@ -118,6 +118,11 @@ class Session:
             trainable = self.weights.trainable[name]
             self._variables[name] = Variable(name, made, "parameter", trainable, array)
         return self._variables[name]
+
+    def make_constant(self, name: str) -> None:
+        """Take a tensor that decides a shape for a constant, for every binding and mode."""
+        kept = {n: t for n, t in self.weights.trainable.items() if n != name}
+        self.weights = Weights(self.weights.stored, kept)
 
     def own_variable(self, variable: Variable) -> Variable:
         """Return a variable that the importer adds: the same one for every binding."""
@@ -246,32 +251,3 @@ def _check_mode(mode: Mode, file: str) -> None:
         if m not in MODES:
             text = f"mode {m!r}: one of {', '.join(MODES)} is expected"
             raise OptionError(text, where=file, hint=nearest(str(m), MODES))
-
-
-def _check_names(file: ModelFile) -> None:
-    """Every value has one origin, so no name may be given twice."""
-    graph = file.proto.graph
-    if graph.sparse_initializer:
-        name = graph.sparse_initializer[0].values.name
-        raise OnnxImportError(f"sparse tensor {name!r} is not supported", where=file.name)
-    initializers = [t.name for t in graph.initializer]
-    inputs = [v.name for v in graph.input]
-    _check_unique(initializers, "initializers", file.name)
-    _check_unique(inputs, "inputs", file.name)
-    _check_unique([v.name for v in graph.output], "outputs", file.name)
-    made = [name for node in graph.node for name in node.output if name]
-    _check_unique(made, "results of nodes", file.name)
-    given = set(initializers) | set(inputs)
-    for name in made:
-        if name in given:
-            kind = "a parameter" if name in initializers else "an input"
-            text = f"{name!r} is the name of {kind} and of a node's result"
-            raise OnnxImportError(text, where=file.name, hint="rename one of them")
-
-
-def _check_unique(names: list[str], what: str, file: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise OnnxImportError(f"two {what} are called {twice[0]!r}", where=file)
-    if "" in names:
-        raise OnnxImportError(f"one of the {what} has no name", where=file)

@@ -3,7 +3,8 @@
 The rule, in order:
 
 1. Only float tensors are parameters. A tensor that holds an infinity or a number as large as 1e30 is a mask, no weight.
-2. A tensor that decides a shape or a setting (bounds of Clip, ratio of Dropout, values of OneHot, ...) is a constant.
+2. A tensor that decides a shape or a setting (bounds of Clip, ratio of Dropout, values of OneHot, ...) is a constant. What
+   decides a shape by way of arithmetic is found while importing.
 3. An initializer of rank 1 or more is a parameter. A one-element tensor that an exporter named itself (`val_3`,
    `onnx::Mul_17`, `/Constant_output_0`) and that only arithmetic reads is a constant.
 4. An initializer of rank 0 is a parameter only when `trainable` names it by more than `*`.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.frontend.onnx import tensors
+from tapeout.frontend.onnx.functions import all_nodes
 from tapeout.support.errors import OptionError, nearest
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def _uses(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, lis
     """Return for each stored tensor the operators that read it, and as which operand."""
     uses: dict[str, list[tuple[str, int]]] = {name: [] for name in stored}
     alias = {name: name for name in stored}
-    for node in graph.node:
+    for node in all_nodes(graph.node):
         for position, name in enumerate(node.input):
             source = alias.get(name)
             if source is None:
