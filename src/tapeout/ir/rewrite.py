@@ -184,7 +184,11 @@ class Made(Pattern):
         return True
 
     def _match_operands(self, operands: Sequence[Value], found: dict[str, Any]) -> bool:
-        return all(p.match(v, found) for p, v in zip(self.operands, operands, strict=True))
+        # A plain loop: this is the inner loop of every pass with rules.
+        for pattern, value in zip(self.operands, operands, strict=True):
+            if not pattern.match(value, found):
+                return False
+        return True
 
 
 def match(cls: type[Op], *, swaps: bool = False) -> Callable[..., Made]:
