@@ -11,7 +11,7 @@ from tapeout.schedule.lower.contract.tiles import Tiling, width
 from tapeout.schedule.lower.grid import Grid, plan_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from tapeout.schedule.lower.contract.product import Product
 
@@ -31,7 +31,7 @@ class KBlocks:
 
     Attributes:
         outer: Axes that blocks run over one step at a time.
-        cut: The axis that is cut into chunks; None if the whole sum is one block.
+        cut: The axis that is cut into chunks, if there is one.
         chunk: Steps of `cut` in one block; the last one may have fewer.
         inner: Axes wholly inside a block.
     """
@@ -44,7 +44,7 @@ class KBlocks:
     @property
     def whole(self) -> bool:
         """Whether there is just one block."""
-        return self.cut is None
+        return self.cut is None and not self.outer
 
     @property
     def steps(self) -> int:
@@ -52,8 +52,8 @@ class KBlocks:
         return self.chunk * prod(a.extent for a in self.inner)
 
 
-def k_blocks(k: Sequence[Axis]) -> KBlocks:
-    """Return the blocks of a sum over axes, outermost first."""
+def k_blocks(k: Sequence[Axis], limited: Container[Axis]) -> KBlocks:
+    """Return the blocks of a sum over axes, outermost first; limited ones are not cut."""
     if prod(a.extent for a in k) <= K_WHOLE:
         return KBlocks((), None, 1, tuple(k))
     inner = 1
@@ -61,6 +61,8 @@ def k_blocks(k: Sequence[Axis]) -> KBlocks:
         if inner * k[n].extent > K_BLOCK:
             break
         inner *= k[n].extent
+    if k[n] in limited:
+        return KBlocks(tuple(k[: n + 1]), None, 1, tuple(k[n + 1 :]))
     extent = k[n].extent
     count = -(-extent // max(1, K_BLOCK // inner))
     return KBlocks(tuple(k[:n]), k[n], -(-extent // count), tuple(k[n + 1 :]))
@@ -75,7 +77,9 @@ class Blocks:
         panels: Whole panels of one block of panels.
         panel_axis: Runs over blocks of panels.
         tile_axis: Runs over whole row tiles.
-        axes: What the grid is cut from: batch, outer columns, blocks of panels, outer rows, row tiles.
+        axes: What the grid is cut from: batch, blocks of panels, outer columns, outer rows, row tiles. Panels come before outer
+            columns because neighbouring windows of one panel share what they read.
+        row_axes: The number of the first axis that belongs to rows.
         grid: The tasks.
     """
 
@@ -84,12 +88,8 @@ class Blocks:
     panel_axis: Axis
     tile_axis: Axis
     axes: tuple[Axis, ...]
+    row_axes: int
     grid: Grid
-
-    @property
-    def row_axes(self) -> int:
-        """The number of the first axis that belongs to rows."""
-        return self.axes.index(self.panel_axis) + 1
 
 
 def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
@@ -98,14 +98,14 @@ def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
     Tiles that cross lines have no common form, so a task takes all of them.
     """
     element = product.accumulate.bytes
-    k = k_blocks(product.k)
+    k = k_blocks(product.k, product.limited)
     unit = tiling.rows.size * width(min(tiling.panel, product.cols[-1].extent), element)
     work = float(unit * product.steps)
     outer = prod(a.extent for a in (*product.batch, *product.cols[:-1]))
     tiles = prod(a.extent for a in product.rows[:-1]) * tiling.rows.tiles
     total = work * tiles * tiling.all_panels * outer
     least = min(max(total / 16, _LEAST), _MOST)
-    panels = min(_PANELS, max(tiling.panels, 1))
+    panels = 1 if len(product.cols) > 1 else min(_PANELS, max(tiling.panels, 1))
     while panels > 1 and work * panels * min(_ROW_TILES, tiles) > least:
         panels //= 2
     if not k.whole:
@@ -126,10 +126,11 @@ def _with_grid(
     count = max(1, -(-tiling.panels // panels))
     panel_axis = Axis("panels", count)
     tile_axis = Axis("tiles", tiling.rows.whole)
-    axes = [*product.batch, *product.cols[:-1], panel_axis, *product.rows[:-1]]
+    axes = [*product.batch, panel_axis, *product.cols[:-1], *product.rows[:-1]]
+    row_axes = len(axes) - len(product.rows) + 1
     if tiling.rows.whole and not crossing:
         axes.append(tile_axis)
     else:
         work *= tiling.rows.tiles
     grid = plan_grid([a.extent for a in axes], work, least)
-    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), grid)
+    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), row_axes, grid)

@@ -11,7 +11,7 @@ evaluated into a local buffer, tile by tile.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ class ContractionLowering:
     # -- one task -----------------------------------------------------------------------------------
 
     def _task(self) -> None:
-        if self.local:
+        if self._tile_by_tile:
             self._rows(self._tile_of_all_panels)
         elif self.blocks.k.whole:
             self._panels(
@@ -134,11 +134,15 @@ class ContractionLowering:
             )
         else:
             self._panels(lambda p: self._rows(lambda t: self._clear(t, p)))
-            self._k(lambda k: self._panels(lambda p: self._rows(lambda t: self._part(t, p, k))))
+            self._k({}, lambda k: self._panels(lambda p: self._rows(lambda t: self._part(t, p, k))))
             self._panels(lambda p: self._rows(lambda t: self._end(t, p)))
 
+    @property
+    def _tile_by_tile(self) -> bool:
+        """Whether all panels of a row tile come before the next one: its rows are evaluated, or say which steps there are."""
+        return self.local or (self.p.exact and not self.blocks.k.whole)
+
     def _tile_of_all_panels(self, tile: Tile) -> None:
-        """Write one row tile whose operand goes through the local buffer."""
         if self.blocks.k.whole:
             block = KBlock({}, Affine(), None)
             self._evaluate_rows(tile, block)
@@ -148,10 +152,11 @@ class ContractionLowering:
         self._panels(lambda p: self._clear(here, p))
 
         def block_of_k(k: KBlock) -> None:
-            self._evaluate_rows(tile, k)
+            if self.local:
+                self._evaluate_rows(tile, k)
             self._panels(lambda p: self._part(here, p, k))
 
-        self._k(block_of_k)
+        self._k(tile.bind, block_of_k)
         self._panels(lambda p: self._end(here, p))
 
     def _allocate(self) -> None:
@@ -163,7 +168,7 @@ class ContractionLowering:
             self.a_panel = self.w.alloc(self.p.accumulate, 1, size * steps, "local")
         if not k.whole:
             panels = self.blocks.panels + (self.t.rest > 0)
-            tiles = 1 if self.local else self._tiles_in_task()
+            tiles = 1 if self._tile_by_tile else self._tiles_in_task()
             count = tiles * panels * size * self.wide
             self.sums = self.w.alloc(self.p.accumulate, 1, count, "local")
             self.sum_strides = (panels * size * self.wide, size * self.wide)
@@ -249,12 +254,17 @@ class ContractionLowering:
             start = Affine((), t.panels * t.panel)
             visit(Panel(self.bind, start, vectors(t.rest, self.element), Affine((), many)))
 
-    def _k(self, visit: Callable[[KBlock], None]) -> None:
+    def _k(self, tile: Bind, visit: Callable[[KBlock], None]) -> None:
         """Write the blocks of the sum."""
         k = self.blocks.k
-        assert k.cut is not None
-        count = -(-k.cut.extent // k.chunk)
-        with open_loops(self.w, k.outer) as bind, self.w.loop(count) as i:
+        with ExitStack() as stack:
+            bind: Bind = {}
+            for axis in k.outer:
+                bind[axis] = stack.enter_context(self._k_loop(axis, {**tile, **bind}))
+            if k.cut is None:
+                visit(KBlock(bind, Affine(), None))
+                return
+            i = stack.enter_context(self.w.loop(-(-k.cut.extent // k.chunk)))
             stop = None
             if k.cut.extent % k.chunk:
                 left = self.w.named(self.w.index(Affine((), k.cut.extent) - i * k.chunk))
@@ -266,7 +276,7 @@ class ContractionLowering:
         axes = list(self.blocks.k.inner)
         few = 1
         unrolled: list[Axis] = []
-        while axes and few * axes[-1].extent <= UNROLLED_STEPS and not self._slides(axes[-1]):
+        while axes and few * axes[-1].extent <= UNROLLED_STEPS and self._may_unroll(axes[-1]):
             few *= axes[-1].extent
             unrolled.insert(0, axes.pop())
         with ExitStack() as stack:
@@ -275,11 +285,13 @@ class ContractionLowering:
                 at = stack.enter_context(self.w.loop(self.blocks.k.chunk, stop=k.stop))
                 bind[self.blocks.k.cut] = k.base + at
             for axis in axes:
-                start, stop = self._limits(axis, {**tile.bind, **bind})
-                loop = self.w.loop(axis.extent, start=start, stop=stop)
-                bind[axis] = stack.enter_context(loop)
+                bind[axis] = stack.enter_context(self._k_loop(axis, {**tile.bind, **bind}))
             bind |= stack.enter_context(open_loops(self.w, unrolled, "unroll"))
             visit(bind)
+
+    def _k_loop(self, axis: Axis, bind: Bind) -> AbstractContextManager[Affine]:
+        start, stop = self._limits(axis, bind)
+        return self.w.loop(axis.extent, start=start, stop=stop)
 
     def _limits(self, axis: Axis, bind: Bind) -> tuple[Expr | None, Expr | None]:
         """Return from where and up to where the steps along an axis of k are not known to be zero for a whole tile."""
@@ -289,6 +301,7 @@ class ContractionLowering:
             sign = g.index.coefficient(axis)
             rest = g.index - Affine.of(axis) * sign
             if abs(sign) != 1 or not g.index.is_linear or any(a not in bind for a in rest.axes):
+                assert not (self.p.exact and sign), "a limit that must hold is not known here"
                 continue
             rest = rest.substitute(bind)
             first = Affine((), g.lo) - rest if sign == 1 else rest - (g.hi - 1)
@@ -302,18 +315,21 @@ class ContractionLowering:
     def _bound(self, op: str, at: Affine, other: Expr) -> Expr:
         return self.w.apply(op, self.w.named(self.w.index(at)), other)
 
-    def _slides(self, axis: Axis) -> bool:
-        """Return whether a step along an axis of k makes rows read what other rows just read.
+    def _may_unroll(self, axis: Axis) -> bool:
+        """Return whether steps along an axis of k may stand side by side.
 
-        Written side by side, such loads would be shared by the back end, stay alive and push accumulators out of registers.
+        Not if rows then read what other rows just read: the back end would share such loads, which would stay alive and push
+        accumulators out of registers.
         """
+        if axis in self.p.limited:
+            return False
         step = self.a_place.coefficient(axis)
         rows = [
             c
             for atom, c in self.a_place.terms
             if atom == self.row or (isinstance(atom, Mod) and self.row in atom.of.axes)
         ]
-        return any(step % row == 0 for row in rows)
+        return all(step % row for row in rows)
 
     # -- one tile -----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
-from tapeout.kernel.compute import ContractionKernel, Load
+from tapeout.kernel.compute import ContractionKernel, Expr, Load
 from tapeout.schedule.lower.contract.blocks import plan_blocks
 from tapeout.schedule.lower.contract.dots import Dots, plan_dots
 from tapeout.schedule.lower.contract.emit import ContractionLowering
@@ -98,13 +98,19 @@ class _Planner:
 
     def plan(self) -> Plan:
         """Return the plan."""
-        if not self._plain_a:
-            self._pad_a()
+        self._pad("a")
+        self._pad("b")
         self.product = merge(sort_roles(self.product))
         tiling, cycles = self._tiling(self.product)
         rows = self.product.rows
         crossing = False
-        if self._plain_a and len(rows) > 1 and rows[-1].extent * rows[-2].extent <= _MOST_CROSSING:
+        exact = self.product.exact
+        if (
+            self._plain_a
+            and not exact
+            and len(rows) > 1
+            and rows[-1].extent * rows[-2].extent <= _MOST_CROSSING
+        ):
             crossed = flatten_rows(self.product)
             other, fewer = self._tiling(crossed)
             if other.rows.tiles <= _MOST_TILES and fewer < 0.9 * cycles:
@@ -132,14 +138,40 @@ class _Planner:
     def _plain_a(self) -> bool:
         return is_plain(self.product.a, self.product.accumulate)
 
-    def _pad_a(self) -> None:
-        a = self.product.a
-        step = halo(self.product, a, self._name())
+    def _pad(self, side: str) -> None:
+        """Give an operand with a border a copy that has one."""
+        operand = self.product.a if side == "a" else self.product.b
+        if is_plain(operand, self.product.accumulate):
+            return
+        if self._limit(side, operand):
+            return
+        step = halo(self.product, operand, self._name())
         if step is None:
             return
-        if isinstance(a, Load) and a.other == 0:
-            self.product = replace(self.product, limits=a.where)
-        self._use("a", step, _TRANSPOSE)
+        if isinstance(operand, Load) and operand.other == 0:
+            limits = (*self.product.limits, *operand.where)
+            self.product = replace(self.product, limits=limits)
+        self._use(side, step, _TRANSPOSE)
+
+    def _limit(self, side: str, operand: Expr) -> bool:
+        """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
+        p = self.product
+        if not isinstance(operand, Load) or operand.other != 0:
+            return False
+        plain = replace(operand, where=())
+        if not is_plain(plain, p.accumulate) or not p.place(plain).is_linear:
+            return False
+        varying = (p.rows[-1], p.cols[-1])
+        for g in operand.where:
+            steps = [a for a in g.index.axes if a in p.k]
+            if not g.index.is_linear or any(a in varying for a in g.index.axes):
+                return False
+            if len(steps) != 1 or abs(g.index.coefficient(steps[0])) != 1:
+                return False
+        a, b = (plain, p.b) if side == "a" else (p.a, plain)
+        limits = (*p.limits, *operand.where)
+        self.product = replace(p, a=a, b=b, limits=limits, exact=True)
+        return True
 
     def _name(self) -> str:
         return f"{self.prefix}{len(self.steps)}"

@@ -34,7 +34,8 @@ class Product:
         b: The operand that is loaded in vectors.
         accumulate: Type of the sum.
         stages: The epilogue.
-        limits: Where one does not hold, `a` is zero: a padded border, whose products need not be taken.
+        limits: Where one does not hold, `a` or `b` is zero: a padded border, whose products need not be taken.
+        exact: Whether they must not be taken: where a limit does not hold there is no element.
     """
 
     name: str
@@ -48,11 +49,17 @@ class Product:
     accumulate: DType
     stages: tuple[Store, ...]
     limits: tuple[Guard, ...] = ()
+    exact: bool = False
 
     @property
     def by_name(self) -> dict[str, Buffer]:
         """The buffers by name."""
         return {b.name: b for b in self.buffers}
+
+    @property
+    def limited(self) -> set[Axis]:
+        """The axes of k whose loops the limits cut short."""
+        return {a for g in self.limits for a in g.index.axes if a in self.k}
 
     @property
     def steps(self) -> int:
@@ -103,8 +110,15 @@ def sort_roles(product: Product) -> Product:
         batch=tuple(sort_axes(product.batch, [*stores, *in_a, *in_b])),
         rows=tuple(sort_axes(product.rows, [*in_a, *stores])),
         cols=tuple(sort_axes(product.cols, [*stores, *in_b])),
-        k=tuple(sort_axes(product.k, [*in_a, *in_b])),
+        k=_order_of_sum(product, [*in_a, *in_b]),
     )
+
+
+def _order_of_sum(product: Product, places: Sequence[Affine]) -> Axes:
+    """Return the axes of k in the order of memory, but those that a border cuts short outermost: their loops may be very short."""
+    short = product.limited
+    order = sort_axes(product.k, places)
+    return (*(a for a in order if a in short), *(a for a in order if a not in short))
 
 
 def merge(product: Product) -> Product:
@@ -139,6 +153,7 @@ def _indices(product: Product) -> list[Affine]:
     for e in loads(*exprs):
         found.append(offset_of(e, buffers))
         addresses.update(id(i) for i in e.index)
+    found += [g.index for g in product.limits if product.exact]
     return found + [i for i in indices(*exprs) if id(i) not in addresses]
 
 

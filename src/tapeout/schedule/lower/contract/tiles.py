@@ -20,6 +20,7 @@ LATENCY = 8
 LOADS = 2.0
 """Vector loads that a cycle can take."""
 _START = 24.0
+_FORM = 0.02
 _PER_REGISTER = 3.0
 
 
@@ -151,6 +152,8 @@ def _tiling(
         wide = _tile_cycles(r, registers, steps, fma) * panels
         narrow = _tile_cycles(r, -(-rest // lanes), steps, fma) if rest else 0.0
         cycles += count * (wide + narrow)
+    # Every further form of a tile costs code and cache.
+    cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(cut.rest))
     return Tiling(cut, panel, panels, rest, cycles)
 
 
