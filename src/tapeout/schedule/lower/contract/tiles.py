@@ -19,8 +19,9 @@ LATENCY = 8
 """Accumulator registers that keep two multiply-add units of four cycles busy."""
 LOADS = 2.0
 """Vector loads that a cycle can take."""
+_LINE = 64
 _START = 24.0
-_FORM = 0.02
+_FORM, _SPLIT = 0.02, 0.05
 _PER_REGISTER = 3.0
 
 
@@ -121,9 +122,8 @@ def choose_tiling(
     rows: int, columns: int, steps: int, target: Target, element_bytes: int
 ) -> Tiling:
     """Return the cheapest tiling of `rows` x `columns` for `steps` steps of k by the cost model."""
-    lanes = target.lanes(element_bytes)
     found = [
-        _tiling(rows, columns, steps, size, registers, lanes, target.fma)
+        _tiling(rows, columns, steps, size, registers, element_bytes, target)
         for registers, most in _shapes(target)
         for size in range(max(1, most // 2), most + 1)
     ]
@@ -140,8 +140,15 @@ def _shapes(target: Target) -> Iterator[tuple[int, int]]:
 
 
 def _tiling(
-    rows: int, columns: int, steps: int, size: int, registers: int, lanes: int, fma: bool
+    rows: int,
+    columns: int,
+    steps: int,
+    size: int,
+    registers: int,
+    element_bytes: int,
+    target: Target,
 ) -> Tiling:
+    lanes, line, fma = target.lanes(element_bytes), _LINE // element_bytes, target.fma
     panel = registers * lanes
     panels, rest = divmod(columns, panel)
     cut = divide(rows, min(size, rows))
@@ -154,11 +161,14 @@ def _tiling(
         cycles += count * (wide + narrow)
     # Every further form of a tile costs code and cache.
     cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(cut.rest))
+    if panels > 1 and panel % line:
+        cycles *= 1 + _SPLIT
     return Tiling(cut, panel, panels, rest, cycles)
 
 
 def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
     busy = rows * registers / (2 if fma else 1)
     loads = (rows + registers) / LOADS
-    per_step = max(busy, loads, LATENCY / 2) + 0.1 * loads
+    # A vector of columns comes from further away, or is loaded again by more tiles, than an entry of a row.
+    per_step = max(busy, loads, LATENCY / 2) + 0.1 * rows + 0.25 * registers
     return per_step + (_START + _PER_REGISTER * rows * registers) / max(steps, 1)
