@@ -1,5 +1,8 @@
 """Loads, stores and statements of level L, native against the oracle, and what a CPU refuses."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -58,26 +61,86 @@ def test_first_lanes_only(dtype, target, rng):
     compare(k, filled(k, rng), target=TARGETS[target])
 
 
-@pytest.mark.parametrize("checked", [False, True])
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["f32", "f64", "i8", "u16", "bf16", "i64", "bool"])
-def test_masks(dtype, target, checked, rng):
-    d, lanes = BY_NAME[dtype], 8
+def masked_kernel(d, lanes):
+    """Loads and stores by a mask, alone and with every number of active lanes."""
     at = mul(var("i"), lanes)
     mask = load("m", at, bool_, lanes)
     one = load("m", var("i"), bool_)
     body = [
         store("o", at, load("x", at, d, lanes, mask=mask, other=1)),
         store("p", at, load("x", at, d, lanes), mask=mask),
-        store("q", at, load("x", at, d, lanes, mask=mask, active=5), mask=mask, active=3),
         store("r", var("i"), load("x", var("i"), d, mask=one, other=1)),
         store("s", var("i"), load("x", var("i"), d), mask=one),
     ]
-    k = kernel(
-        [param("x", d, 64), param("m", bool_, 64), *(param(n, d, 64, "rw") for n in "opqrs")],
-        loop("i", 0, 8, body, kind="grid"),
-    )
-    compare(k, filled(k, rng), target=TARGETS[target], checked=checked)
+    lives = sorted({0, 1, lanes // 2 - 1, lanes // 2, lanes // 2 + 1, lanes - 1, lanes})
+    for n, live in enumerate(lives):
+        place = add(mul(var("i"), lanes), 4 * lanes * n)
+        value = load("x", at, d, lanes, mask=mask, active=live, other=1)
+        body += [store("q", place, value), store("t", place, value, mask=mask, active=live)]
+    size = 4 * lanes
+    outs = [param(n, d, size, "rw") for n in "oprs"]
+    outs += [param(n, d, size * len(lives), "rw") for n in "qt"]
+    params = [param("x", d, size), param("m", bool_, size), *outs]
+    return kernel(params, loop("i", 0, 4, body, kind="grid"))
+
+
+@pytest.mark.parametrize("lanes", [2, 8, 32])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i8", "u16", "bf16", "i64", "bool"])
+def test_masks(dtype, target, lanes, rng):
+    k = masked_kernel(BY_NAME[dtype], lanes)
+    compare(k, filled(k, rng), target=TARGETS[target])
+
+
+def test_masks_in_a_checked_build(rng):
+    k = masked_kernel(f32, 16)
+    compare(k, filled(k, rng), checked=True)
+
+
+@pytest.mark.parametrize("lanes", [8, 16, 32])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i8"])
+def test_masks_assemble_for_avx512(dtype, lanes):
+    """The machine may not run it; that LLVM does not end the process is worth knowing."""
+    k = masked_kernel(BY_NAME[dtype], lanes)
+    assert cpu.compile_objects({k.name: k}, AVX512)[k.name]
+
+
+CHILD = """
+import numpy as np
+from tapeout.codegen import cpu, machine
+from tapeout.ir.dtype import BY_NAME, bool_
+from tapeout.kernel.target import GENERIC
+from tapeout.runtime import jit
+from tapeout.runtime.arena import Arena
+from tests.native import const, kernel, load, mul, param, store
+
+for target in (machine.native(), GENERIC):
+    for name in ("f32", "f64", "i8"):
+        d = BY_NAME[name]
+        for lanes in (4, 8, 16, 32):
+            for live in (1, lanes // 2 - 1, lanes // 2, lanes - 1):
+                mask = load("m", 0, bool_, lanes)
+                k = kernel(
+                    [param("x", d, live), param("m", bool_, lanes), param("o", d, live, "w")],
+                    store("o", 0, load("x", 0, d, lanes, active=live), active=live),
+                    store("o", 0, load("x", 0, d, lanes, mask=mask), mask=mask),
+                    store("o", 0, load("x", 0, d, lanes, mask=mask, active=live), mask=mask, active=live),
+                )
+                size = live * d.bytes
+                x, o = Arena(4096, guard=True), Arena(4096, guard=True)
+                source, into = (a.memory[-size:].view(d.numpy) for a in (x, o))
+                source[:] = range(1, live + 1)
+                code = cpu.compile_objects({k.name: k}, target)[k.name]
+                jit.run_kernel(k, code, {"x": source, "o": into, "m": np.arange(lanes) < live})
+                assert (source == into).all(), (name, lanes, live)
+print("done")
+"""
+
+
+def test_lanes_that_are_left_out_are_never_touched():
+    """Buffers that end where memory does: one lane too many would end the process."""
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True)
+    assert done.stdout == "done\n", (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("checked", [False, True])

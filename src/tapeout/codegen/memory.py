@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapeout.codegen.scalar import mangled
+from tapeout.codegen.partial import Partial
 from tapeout.codegen.text import (
     Value,
     constant,
@@ -18,8 +18,7 @@ from tapeout.ir.dtype import bool_, i64, u8
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tapeout.codegen.partial import Addresses
     from tapeout.codegen.text import Function
     from tapeout.ir.dtype import DType
     from tapeout.kernel.target import Target
@@ -73,8 +72,8 @@ class Memory:
     def __init__(self, function: Function, target: Target, faults: Faults | None) -> None:
         """Write into `function`."""
         self._f = function
-        self._target = target
         self._faults = faults
+        self._partial = Partial(function, target)
         self._spare = ""
 
     def load(
@@ -105,10 +104,9 @@ class Memory:
             address = self._address(place, index)
             type_ = memory_type(place.dtype, lanes)
             value = self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}")
-        elif mask is None and not self._has_masked_loads(place.dtype):
-            value = self._load_pieces(place, index, lanes, active, other)
         else:
-            value = self._load_masked(place, index, lanes, self._all(mask, lanes, active), other)
+            rest = constant(other, raw, lanes)
+            value = self._partial.load(self._addresses(place, index), active, mask, rest).text
         return self._from_memory(Value(value, raw, lanes), place.dtype)
 
     def store(
@@ -129,18 +127,8 @@ class Memory:
         elif mask is None and active == lanes:
             address = self._address(place, index)
             self._f.line(f"store {raw}, ptr {address}, align {place.dtype.bytes}")
-        elif mask is None and self._target.name != "avx512":
-            # vmaskmov to memory is microcode on AMD: a few narrower stores are faster.
-            self._store_pieces(place, index, raw, active)
-        elif mask is not None and self._target.name != "avx512":
-            self._store_masked(place, index, raw, self._all(mask, lanes, active))
         else:
-            address = self._address(place, index)
-            operand = self._all(mask, lanes, active)
-            self._f.line(
-                f"call void @llvm.masked.store.{mangled(raw)}.p0({raw}, "
-                f"ptr align {place.dtype.bytes} {address}, {operand})"
-            )
+            self._partial.store(self._addresses(place, index), raw, active, mask)
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -171,10 +159,8 @@ class Memory:
         type_ = memory_type(place.dtype)
         return self._f.pure(f"getelementptr inbounds {type_}, ptr {place.pointer}, {index}")
 
-    def _has_masked_loads(self, dtype: DType) -> bool:
-        if self._target.name == "avx512":
-            return True
-        return self._target.name == "avx2" and dtype.bits >= 32
+    def _addresses(self, place: Place, index: Value) -> Addresses:
+        return lambda lane: self._address(place, self._later(index, lane))
 
     def _all(self, mask: Value | None, lanes: int, active: int) -> str:
         """The operand (with its type) of the lanes that are both active and true in the mask."""
@@ -224,131 +210,6 @@ class Memory:
         self._f.line(f"store {value}, ptr {address}, align {place.dtype.bytes}")
         self._f.jump(after)
         self._f.start(after)
-
-    def _load_masked(self, place: Place, index: Value, lanes: int, mask: str, other: float) -> str:
-        address = self._address(place, index)
-        rest = constant(other, _raw(place.dtype), lanes)
-        if self._target.name == "avx2" and place.dtype.bits >= 32:
-            return self._load_by_registers(address, place.dtype, lanes, mask, rest)
-        return self._f.do(
-            f"call {rest.type} @llvm.masked.load.{mangled(rest)}.p0("
-            f"ptr align {place.dtype.bytes} {address}, {mask}, {rest})"
-        )
-
-    def _load_by_registers(
-        self, address: str, dtype: DType, lanes: int, mask: str, rest: Value
-    ) -> str:
-        """Load with the instruction itself, one register at a time.
-
-        LLVM 22 splits `llvm.masked.load` of two registers and, where it proves one half of the mask false, loads that half
-        without a mask: wrong numbers, and memory that may not be there.
-        """
-        per = min(lanes, 256 // dtype.bits)
-        if per * dtype.bits < 128:
-            return self._load_lane_by_lane(address, dtype, lanes, mask, rest)
-        kind = f"{'d' if dtype.bits == 64 else 's'}{'.256' if per * dtype.bits == 256 else ''}"
-        number = f"i{dtype.bits}"
-        parts = []
-        for start in range(0, lanes, per):
-            pick = _shuffle(range(start, start + per), per)
-            bits = self._f.pure(f"shufflevector {mask}, <{lanes} x i1> poison, {pick}")
-            wide = self._f.pure(f"sext <{per} x i1> {bits} to <{per} x {number}>")
-            at = self._f.pure(f"getelementptr {number}, ptr {address}, i64 {start}")
-            float_ = "double" if dtype.bits == 64 else "float"
-            got = self._f.do(
-                f"call <{per} x {float_}> @llvm.x86.avx.maskload.p{kind}"
-                f"(ptr {at}, <{per} x {number}> {wide})"
-            )
-            if not dtype.is_float:
-                got = self._f.pure(f"bitcast <{per} x {float_}> {got} to <{per} x {number}>")
-            parts.append(got)
-        whole = self._join(parts, memory_type(dtype), per)
-        return self._f.pure(f"select {mask}, {rest.type} {whole}, {rest}")
-
-    def _store_masked(self, place: Place, index: Value, value: Value, mask: str) -> None:
-        """Write lanes by a mask: with the instruction where there is one, else one by one.
-
-        Not with `llvm.masked.store`, for the reason given in `_load_by_registers`.
-        """
-        lanes, dtype = value.lanes, place.dtype
-        per = min(lanes, 256 // dtype.bits)
-        if self._target.name != "avx2" or dtype.bits < 32 or per * dtype.bits < 128:
-            for i in range(lanes):
-                bit = Value(self._f.pure(f"extractelement {mask}, i64 {i}"), bool_)
-                one = Value(self._f.pure(f"extractelement {value}, i64 {i}"), value.dtype)
-                self._store_one(place, self._later(index, i), one, bit)
-            return
-        kind = f"{'d' if dtype.bits == 64 else 's'}{'.256' if per * dtype.bits == 256 else ''}"
-        float_ = f"<{per} x {'double' if dtype.bits == 64 else 'float'}>"
-        for start in range(0, lanes, per):
-            pick = _shuffle(range(start, start + per), per)
-            bits = self._f.pure(f"shufflevector {mask}, <{lanes} x i1> poison, {pick}")
-            wide = self._f.pure(f"sext <{per} x i1> {bits} to <{per} x i{dtype.bits}>")
-            part = self._f.pure(f"shufflevector {value}, {value.type} poison, {pick}")
-            if not dtype.is_float:
-                part = self._f.pure(f"bitcast <{per} x i{dtype.bits}> {part} to {float_}")
-            at = self._address(place, self._later(index, start))
-            self._f.line(
-                f"call void @llvm.x86.avx.maskstore.p{kind}"
-                f"(ptr {at}, <{per} x i{dtype.bits}> {wide}, {float_} {part})"
-            )
-
-    def _load_lane_by_lane(
-        self, address: str, dtype: DType, lanes: int, mask: str, rest: Value
-    ) -> str:
-        """Vectors too short for the instruction: each lane reads its place, or one that is always good."""
-        element, whole = memory_type(dtype), rest.text
-        for i in range(lanes):
-            bit = self._f.pure(f"extractelement {mask}, i64 {i}")
-            at = self._f.pure(f"getelementptr {element}, ptr {address}, i64 {i}")
-            safe = self._f.pure(f"select i1 {bit}, ptr {at}, ptr {self._spare_slot()}")
-            got = self._f.do(f"load {element}, ptr {safe}, align {dtype.bytes}")
-            before = self._f.pure(f"extractelement {rest}, i64 {i}")
-            kept = self._f.pure(f"select i1 {bit}, {element} {got}, {element} {before}")
-            whole = self._f.pure(f"insertelement {rest.type} {whole}, {element} {kept}, i64 {i}")
-        return whole
-
-    def _join(self, parts: list[str], element: str, per: int) -> str:
-        """Concatenate vectors of equal length, pairwise."""
-        while len(parts) > 1:
-            pick = _shuffle(range(2 * per), 2 * per)
-            type_ = f"<{per} x {element}>"
-            parts = [
-                self._f.pure(f"shufflevector {type_} {a}, {type_} {b}, {pick}")
-                for a, b in zip(parts[::2], parts[1::2], strict=True)
-            ]
-            per *= 2
-        return parts[0]
-
-    def _load_pieces(
-        self, place: Place, index: Value, lanes: int, active: int, other: float
-    ) -> str:
-        out = constant(other, _raw(place.dtype), lanes)
-        for start, count in _pieces(active):
-            address = self._address(place, self._later(index, start))
-            type_ = memory_type(place.dtype, count)
-            piece = self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}")
-            if count == 1:
-                text = self._f.pure(f"insertelement {out}, {type_} {piece}, i64 {start}")
-            else:
-                spread = _shuffle(range(count), lanes)
-                wide = self._f.pure(f"shufflevector {type_} {piece}, {type_} poison, {spread}")
-                picked = [lanes + i - start if 0 <= i - start < count else i for i in range(lanes)]
-                merge = _shuffle(picked, lanes)
-                text = self._f.pure(f"shufflevector {out}, {out.type} {wide}, {merge}")
-            out = Value(text, out.dtype, lanes)
-        return out.text
-
-    def _store_pieces(self, place: Place, index: Value, value: Value, active: int) -> None:
-        for start, count in _pieces(active):
-            address = self._address(place, self._later(index, start))
-            type_ = memory_type(place.dtype, count)
-            if count == 1:
-                piece = self._f.pure(f"extractelement {value}, i64 {start}")
-            else:
-                part = _shuffle(range(start, start + count), count)
-                piece = self._f.pure(f"shufflevector {value}, {value.type} poison, {part}")
-            self._f.line(f"store {type_} {piece}, ptr {address}, align {place.dtype.bytes}")
 
     def _later(self, index: Value, by: int) -> Value:
         if by == 0:
@@ -437,18 +298,3 @@ def ramp(f: Function, start: Value, lanes: int) -> Value:
 
 def _raw(dtype: DType) -> DType:
     return u8 if dtype == bool_ else dtype
-
-
-def _shuffle(picked: range | list[int], lanes: int) -> str:
-    """The mask operand of a shufflevector; lanes past the end of `picked` are poison."""
-    items = [f"i32 {i}" for i in picked] + ["i32 poison"] * (lanes - len(picked))
-    return f"<{lanes} x i32> <" + ", ".join(items) + ">"
-
-
-def _pieces(active: int) -> Iterator[tuple[int, int]]:
-    """Split the first `active` lanes into (start, count) with counts that are falling powers of two."""
-    start = 0
-    while start < active:
-        count = 1 << (active - start).bit_length() - 1
-        yield start, count
-        start += count

@@ -109,7 +109,11 @@ def compile_graph(graph: Graph, layout: Layout, options: Options) -> Compiled:
     program = lower(graph, layout, options)
     dumper.program(program)
     objects, entry = build(
-        program, options.target, checked=options.checked, cached=options.cache, dump=dumper.text
+        program,
+        options.target,
+        checked=options.checked,
+        cached=options.cache,
+        dump=dumper.text if dumper.active else None,
     )
     compiled = Compiled(program, objects, entry)
     if options.cache and not dumper.active:

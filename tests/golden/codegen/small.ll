@@ -20,13 +20,13 @@ b13:
   store <8 x float> %v18, ptr %v16, align 4
   br label %b15
 b14:
-  %v19 = getelementptr inbounds float, ptr %p2, i64 %v5
-  %v20 = shufflevector <8 x float> %v9, <8 x float> poison, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x float> %v20, ptr %v19, align 4
-  %v21 = add i64 %v5, 4
-  %v22 = getelementptr inbounds float, ptr %p2, i64 %v21
-  %v23 = extractelement <8 x float> %v9, i64 4
-  store float %v23, ptr %v22, align 4
+  %v19 = shufflevector <8 x float> %v9, <8 x float> poison, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v20 = getelementptr inbounds float, ptr %p2, i64 %v5
+  store <4 x float> %v19, ptr %v20, align 4
+  %v21 = extractelement <8 x float> %v9, i64 4
+  %v22 = add i64 %v5, 4
+  %v23 = getelementptr inbounds float, ptr %p2, i64 %v22
+  store float %v21, ptr %v23, align 4
   br label %b15
 b15:
   br label %b4
