@@ -108,7 +108,8 @@ def run_elsewhere(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Ar
     session = onnxruntime.InferenceSession(
         made.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    names = [i.name for i in session.get_inputs()]
+    inputs = (*session.get_inputs(), *session.get_overridable_initializers())
+    names = [i.name for i in inputs]
     outputs = [o.name for o in session.get_outputs()]
     found = session.run(outputs, {n: a for n, a in feed.items() if n in names})
     return dict(zip(outputs, map(np.asarray, found), strict=True))

@@ -32,7 +32,7 @@ def export_onnx(trainer: Trainer, path: str | Path) -> None:
         replace(v, initial=trainer.parameters[v.name]) if v.name in trainer.parameters else v
         for v in graph.variables
     )
-    export.save(replace(graph, variables=now), path)
+    export.save(replace(graph, variables=now), path, feed_parameters=False)
 
 
 def save_weights(trainer: Trainer, path: str | Path) -> None:

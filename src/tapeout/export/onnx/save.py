@@ -11,50 +11,60 @@ from tapeout.export.onnx.table import spell
 from tapeout.export.onnx.writer import PLAIN_OPSET, Writer, value_info
 from tapeout.ir.build import rebuilder
 from tapeout.ir.op import Composite
+from tapeout.ir.type import Dim
 from tapeout.ops.sym import Sym
 from tapeout.support.errors import CompileError, OptionError, UnboundDimension
 from tapeout.support.files import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
     from tapeout.ir.graph import Graph, Value
+    from tapeout.ir.type import TensorType
 
 _NESTED = 32
 """How deep formulas of formulas may be written out."""
 
 
-def save(graph: Graph, path: str | Path) -> None:
+def save(graph: Graph, path: str | Path, *, feed_parameters: bool = True) -> None:
     """Write a graph as plain ONNX, for any runtime.
 
     Inputs and outputs keep their names. A variable `p` is the input `p`, with its initial value in the
     file, so that it need not be fed; what it becomes is the output `p.next`. Check `i` is the bool
     output `check.i`: when it is true, the step must not be applied. The metadata entry
     `tapeout.variables` maps each variable to its kind and its output, `tapeout.checks` each check to
-    its message.
+    its message. Named dimensions stay named where the graph depends on them by shapes alone.
+
+    Args:
+        graph: What to write.
+        path: Where to.
+        feed_parameters: Whether parameters that the graph does not update are inputs too. As plain
+            initializers, runtimes may fold them; then they cannot be fed.
 
     Raises:
-        UnboundDimension: A named dimension has no number yet.
+        UnboundDimension: A named dimension has no number yet, and decides more than shapes.
         OptionError: Two of the names would be equal.
         DataError: The file cannot be written.
     """
-    data = model(graph).SerializeToString(deterministic=True)
+    data = model(graph, feed_parameters=feed_parameters).SerializeToString(deterministic=True)
     write_atomic(Path(path), data)
 
 
-def model(graph: Graph) -> onnx.ModelProto:
+def model(graph: Graph, *, feed_parameters: bool = True) -> onnx.ModelProto:
     """Return a graph as an ONNX model; see `save`."""
     from onnx import helper
 
-    if graph.dims:
-        hint = f"bind them first: graph.bind({{{', '.join(f'{n!r}: ...' for n in graph.dims)}}})"
-        text = f"named dimensions are not bound: {', '.join(graph.dims)}"
-        raise UnboundDimension(text, where=graph.name, hint=hint)
+    source = graph
     graph = primitives(graph)
+    if graph.dims:
+        check_by_shapes_only(source, graph)
     results = _results(graph)
     _check_names(graph, results)
-    given = {v.name: v.type for v in graph.inputs} | {v.name: v.type for v in graph.variables}
-    w = Writer([*given, *results])
+    given = {v.name: v.type for v in graph.inputs} | _fed(graph, feed_parameters)
+    variables = [v.name for v in graph.variables]
+    w = Writer([*given, *variables, *results], _sources(graph))
     names: dict[Value, str] = {v: v.name for v in graph.inputs}
     names.update((v.value, v.name) for v in graph.variables)
     for node in graph.nodes:
@@ -82,6 +92,64 @@ def model(graph: Graph) -> onnx.ModelProto:
     )
     helper.set_model_props(whole, _metadata(graph))
     return whole
+
+
+def _fed(graph: Graph, feed_parameters: bool) -> dict[str, TensorType]:
+    """Return the types of the variables that are inputs."""
+    updated = dict(graph.updates)
+    return {
+        v.name: v.type
+        for v in graph.variables
+        if feed_parameters or v.kind != "parameter" or v.name in updated or v.initial is None
+    }
+
+
+def _sources(graph: Graph) -> dict[str, tuple[str, int]]:
+    """Return for each named dimension an input and the axis where it stands."""
+    found: dict[str, tuple[str, int]] = {}
+    for v in graph.inputs:
+        for axis, n in enumerate(v.type.shape):
+            if isinstance(n, Dim) and n.expr[0] == "dim":
+                found.setdefault(str(n.expr[1]), (v.name, axis))
+    return found
+
+
+def check_by_shapes_only(source: Graph, written: Graph) -> None:
+    """Check that a graph depends on its named dimensions by shapes alone.
+
+    Anything else, such as a mean that multiplies by 1/N, holds for one number only. So the graph is
+    bound to others and compared with what its shapes foretell.
+
+    Raises:
+        UnboundDimension: It does not, or nobody can tell.
+    """
+    names = ", ".join(f"{n!r}: ..." for n in source.dims)
+    hint = f"bind them first: graph.bind({{{names}}})"
+    if source.source is None:
+        text = f"named dimensions are not bound: {', '.join(source.dims)}"
+        raise UnboundDimension(text, where=source.name, hint=hint)
+    for factor in (3, 4):
+        dims = {name: factor * n for name, n in source.dims.items()}
+        bound = primitives(source.bind(dims))
+        place = _difference(written, bound, dims)
+        if place is not None:
+            text = f"depends on {', '.join(source.dims)} by more than shapes, at {place}"
+            raise UnboundDimension(text, where=source.name, hint=hint)
+
+
+def _difference(written: Graph, bound: Graph, dims: Mapping[str, int]) -> str | None:
+    """Return where a graph with dimensions resolved differs from one that was built with them bound."""
+    if len(written.nodes) != len(bound.nodes):
+        return "its number of nodes"
+    for a, b in zip(written.nodes, bound.nodes, strict=True):
+        resolved = [tuple(_resolved(n, dims) for n in r.type.shape) for r in a.results]
+        if a.op.resolve(dims) != b.op or resolved != [r.type.shape for r in b.results]:
+            return str(a.loc) or a.op.name
+    return None
+
+
+def _resolved(n: int, dims: Mapping[str, int]) -> int:
+    return n.resolve(dims) if isinstance(n, Dim) else n
 
 
 def _results(graph: Graph) -> dict[str, Value]:
@@ -143,5 +211,4 @@ def _written_out(graph: Graph) -> Graph:
         outputs=tuple((n, new.get(v, v)) for n, v in graph.outputs),
         updates=tuple((n, new.get(v, v)) for n, v in graph.updates),
         checks=tuple(replace(c, bad=new.get(c.bad, c.bad)) for c in graph.checks),
-        source=None,
     )

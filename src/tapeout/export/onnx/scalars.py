@@ -261,5 +261,5 @@ class OnnxScalars(ScalarOps[Term]):
 
 def counting(writer: Writer, n: int) -> str:
     """Return the i64 vector 0, 1, ... n-1."""
-    numbers = (writer.scalar(x, i64) for x in (0, n, 1))
-    return writer.emit("Range", *numbers)
+    zero, one = (writer.scalar(x, i64) for x in (0, 1))
+    return writer.emit("Range", zero, writer.count(n), one)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.ir import dtype as dt
+from tapeout.ir.type import Dim
+from tapeout.support.errors import UnboundDimension
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx
 
@@ -23,6 +25,8 @@ ELEMENT_TYPES: dict[DType, int] = {
     dt.u32: 12, dt.u64: 13, dt.bf16: 16,
 }  # fmt: skip
 """TensorProto.DataType of each element type."""
+
+_ARITHMETIC = {"+": "Add", "-": "Sub", "*": "Mul", "//": "Div"}  # sizes are not negative
 
 PLAIN_OPSET, BITCAST_OPSET = 18, 26
 """The version of the operator set that is written, and that of graphs which reinterpret bits."""
@@ -46,14 +50,21 @@ class Writer:
         label: The name of the node that is being spelled.
     """
 
-    def __init__(self, taken: Iterable[str]) -> None:
-        """Start an empty graph; names in `taken` are kept for inputs and outputs."""
+    def __init__(self, taken: Iterable[str], sources: Mapping[str, tuple[str, int]]) -> None:
+        """Start an empty graph.
+
+        Args:
+            taken: Names that are kept for inputs and outputs.
+            sources: For each named dimension an input and the axis where it stands.
+        """
+        self.sources = sources
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.opset = PLAIN_OPSET
         self.label = ""
         self._taken = dict.fromkeys(taken)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._sizes: dict[object, str] = {}
         self._count = 0
 
     def fresh(self, stem: str) -> str:
@@ -91,8 +102,48 @@ class Writer:
         self.initializers.append(tensor_proto(name, array))
 
     def ints(self, numbers: Sequence[int]) -> str:
-        """Return a constant i64 vector."""
-        return self.tensor(np.array([int(n) for n in numbers], np.int64).reshape(-1))
+        """Return an i64 vector: a constant, or computed from the inputs' shapes where dimensions are named."""
+        if not any(isinstance(n, Dim) for n in numbers):
+            return self.tensor(np.array([int(n) for n in numbers], np.int64).reshape(-1))
+        parts = [
+            self._dimension(group[0].expr) if isinstance(group[0], Dim) else self.ints(group)
+            for group in _groups(numbers)
+        ]
+        return parts[0] if len(parts) == 1 else self.emit("Concat", *parts, axis=0)
+
+    def _dimension(self, expr: object) -> str:
+        """Return a named or derived size as an i64 vector of one element."""
+        if isinstance(expr, int):
+            return self.ints([expr])
+        if expr not in self._sizes:
+            assert isinstance(expr, tuple)
+            sign, a, b = expr
+            if sign == "dim":
+                name, axis = self.sources[a]
+                made = self.emit("Shape", name, start=axis, end=axis + 1)
+            else:
+                made = self.emit(_ARITHMETIC[sign], self._dimension(a), self._dimension(b))
+            self._sizes[expr] = made
+        return self._sizes[expr]
+
+    def static(self, n: int) -> int:
+        """Return a size that must be a plain number here.
+
+        Raises:
+            UnboundDimension: It follows from a named dimension.
+        """
+        if isinstance(n, Dim):
+            text = "this operation needs a number in place of a named dimension"
+            raise UnboundDimension(text, where=self.label, hint="bind the graph before saving it")
+        return int(n)
+
+    def count(self, n: int) -> str:
+        """Return a size as an i64 scalar."""
+        return (
+            self.emit("Reshape", self.ints([n]), self.ints([]))
+            if isinstance(n, Dim)
+            else self.scalar(n, dt.i64)
+        )
 
     def scalar(self, value: float, dtype: DType) -> str:
         """Return a constant of rank 0."""
@@ -137,9 +188,31 @@ def raw_bytes(array: Array) -> bytes:
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
+def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Yield runs of plain numbers, and each named size alone."""
+    plain: list[int] = []
+    for n in numbers:
+        if not isinstance(n, Dim):
+            plain.append(n)
+            continue
+        if plain:
+            yield plain
+        plain = []
+        yield [n]
+    if plain:
+        yield plain
+
+
 def value_info(name: str, type_: TensorType) -> onnx.ValueInfoProto:
     """Return the declaration of an input or an output."""
     from onnx import helper
 
-    shape = [int(n) for n in type_.shape]
+    shape = [_declared(n) for n in type_.shape]
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype], shape)
+
+
+def _declared(n: int) -> int | str | None:
+    """Return a size, the name of a named one, or None for one that follows from it."""
+    if not isinstance(n, Dim):
+        return int(n)
+    return str(n.expr[1]) if n.expr[0] == "dim" else None

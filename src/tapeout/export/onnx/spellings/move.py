@@ -35,7 +35,7 @@ def constant(w: Writer, node: Node) -> str:
 def iota(w: Writer, node: Node) -> str:
     op = node.op
     assert isinstance(op, mv.Iota)
-    line = counting(w, int(op.shape[op.axis]))
+    line = counting(w, op.shape[op.axis])
     if op.dtype != i64:
         line = w.cast(line, op.dtype)
     place = [-1 if i == op.axis else 1 for i in range(len(op.shape))]
@@ -123,7 +123,7 @@ def _between(
     w: Writer, x: str, shape: Sequence[int], axis: int, k: int, value: float, dtype: DType
 ) -> str:
     """Put `k` times `value` between neighbours along an axis."""
-    n = shape[axis]
+    n = w.static(shape[axis])
     places = np.full((n - 1) * (k + 1) + 1, n, np.int64)
     places[:: k + 1] = np.arange(n)
     return gathered(w, x, shape, axis, places, value, dtype)
@@ -151,8 +151,8 @@ def windows(w: Writer, node: Node, x: str) -> str:
     counts = op.counted(type_.shape)
     order = list(range(len(type_.shape)))  # where each dimension stands in the growing result
     for i, axis in sorted(enumerate(op.axes), key=lambda p: -p[1]):
-        n = int(type_.shape[axis])
-        places = np.arange(counts[axis])[:, None] * op.strides[i] - op.low[i]
+        n = w.static(type_.shape[axis])
+        places = np.arange(w.static(counts[axis]))[:, None] * op.strides[i] - op.low[i]
         places = places + np.arange(op.sizes[i]) * op.dilations[i]
         places = np.where((places < 0) | (places >= n), n, places)
         shape = [1] * len(order)
@@ -178,14 +178,14 @@ def _folded(
     """Add the windows of one axis back where they came from."""
     op = node.op
     assert isinstance(op, mv.Fold)
-    sizes = {d: int(n) for d, n in enumerate(node.operands[0].type.shape)}
-    count, size = sizes[axis], op.sizes[i]
+    sizes = dict(enumerate(node.operands[0].type.shape))
+    count, size = w.static(sizes[axis]), op.sizes[i]
     rest = [d for d in order if d not in (axis, len(op.shape) + i)]
     moved = [*rest, axis, len(op.shape) + i]
     y = w.transpose(y, [order.index(d) for d in moved])
     extents = [_extent(op, sizes, d, op.axes[:i]) for d in rest]
     y = w.reshape(y, [*extents, count * size])
-    n = int(op.shape[axis])
+    n = w.static(op.shape[axis])
     # Element p came from window o by tap k when p + low = o * stride + k * dilation.
     taps = np.arange(size)
     at = np.arange(n)[:, None] + op.low[i] - taps * op.dilations[i]
@@ -199,4 +199,4 @@ def _folded(
 
 def _extent(op: mv.Fold, sizes: dict[int, int], d: int, done: Sequence[int]) -> int:
     """Return the size of a dimension: of the result once its windows are added back."""
-    return int(op.shape[d]) if d in done else sizes[d]
+    return op.shape[d] if d in done else sizes[d]

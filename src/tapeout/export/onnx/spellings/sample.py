@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def random_bits(w: Writer, node: Node, seed: str, step: str) -> str:
     op = node.op
     assert isinstance(op, RandomBits)
-    axes = [Axis(f"i{d}", int(n)) for d, n in enumerate(op.shape)]
+    axes = [Axis(f"i{d}", w.static(n)) for d, n in enumerate(op.shape)]
     types = tuple(v.type for v in node.operands)
     reads = (_whole(n, v.type.dtype) for n, v in zip((seed, step), node.operands, strict=True))
     made: Term = op.at(OnnxScalars(w, axes), index_of(axes), types, *reads)
