@@ -17,6 +17,7 @@ from tapeout.api.session import CheckFailed, Entry, Session
 from tapeout.api.views import Hyperparameters, Parameters
 from tapeout.driver.step import (
     GRAD,
+    GRADIENT_NOT_FINITE,
     LOSS,
     NOT_FINITE,
     STEP,
@@ -27,7 +28,7 @@ from tapeout.driver.step import (
     step_entry,
 )
 from tapeout.ir.graph import Graph
-from tapeout.support.errors import DataError, OptionError, nearest
+from tapeout.support.errors import DataError, OptionError, ShapeError, nearest
 from tapeout.training.losses import Loss, as_loss
 
 if TYPE_CHECKING:
@@ -233,18 +234,17 @@ class Trainer:
                 f"metric {unknown[0]!r} is unknown", hint=nearest(unknown[0], ["accuracy"])
             )
         source = DataSource(data, [*self.input_names, *self.label_names], batch_size)
-        total, rows, correct, counted = 0.0, 0, 0, 0
+        total, weight, correct, counted = 0.0, 0, 0, 0
         for batch in source.batches(shuffle=False, seed=0, epoch=0):
             found = self._run(self._entry_for("evaluate", batch), batch)
-            n = rows_of(batch)
-            total, rows = total + float(found[LOSS]) * n, rows + n
-            correct, counted = (
-                correct + int(found.get("correct", 0)),
-                counted + int(found.get("counted", 0)),
-            )
-        if not rows:
-            raise DataError("data is empty")
-        result = {"loss": total / rows}
+            # A batch counts by the labels that take part; one without any has no mean.
+            n = int(found.get("counted", rows_of(batch)))
+            total, weight = total + (float(found[LOSS]) * n if n else 0.0), weight + n
+            correct += int(found.get("correct", 0))
+            counted += int(found.get("counted", 0))
+        if not weight:
+            raise DataError("data is empty, or every label is ignored")
+        result = {"loss": total / weight}
         if counted and "accuracy" in metrics:
             result["accuracy"] = correct / counted
         return result
@@ -376,8 +376,13 @@ class Trainer:
             known = {
                 n: s for n, s in shapes.items() if n in self.model.input or n in self.label_names
             }
+            if kind != "predict" and rows_of(batch) == 0:
+                raise DataError("the batch has no rows")
             dims = bind_dims(self.model, {n: s for n, s in known.items() if n in self.model.input})
-            found = self._entries[key] = self._entry(kind, dims, known, wrt)
+            try:
+                found = self._entries[key] = self._entry(kind, dims, known, wrt)
+            except ShapeError as e:  # the model was built before; what does not fit is the batch
+                raise DataError(e.message, where=e.where, hint=e.hint) from None
         return found
 
     def _entry(
@@ -389,8 +394,13 @@ class Trainer:
     ) -> Entry:
         if kind in ("step", "gradients"):
             self._dims = dict(dims)
-        key = (kind, wrt, "dims", *sorted(dims.items()))
+        key: tuple[Any, ...] = (kind, wrt, "dims", *sorted(dims.items()))
         found = self._entries.get(key)
+        labels = {n: s for n, s in shapes.items() if n in self.label_names}
+        if found is not None and not _takes(found, labels):
+            # It was made before labels were seen, and took another dimension for the classes.
+            key = (*key, *sorted(labels.items()))
+            found = self._entries.get(key)
         if found is None:
             found = self._entries[key] = self.session.prepare(self._graph(kind, dims, shapes, wrt))
         return found
@@ -425,6 +435,12 @@ class Trainer:
         return self._evaluation
 
 
+def _takes(entry: Entry, labels: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether an entry point takes labels of these shapes, as far as it takes them at all."""
+    types = entry.program.input_types
+    return all(types[n].shape == s for n, s in labels.items() if n in types)
+
+
 def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:
     for callback in callbacks:
         told = getattr(callback, event, None)
@@ -434,7 +450,7 @@ def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:
 
 def _culprit(message: str, inputs: Mapping[str, Array]) -> str:
     """Return what may help: ranges of the integer inputs, or what tames a loss that ran away."""
-    if message == NOT_FINITE:
+    if message in (NOT_FINITE, GRADIENT_NOT_FINITE):
         return "lower the learning rate, or clip the gradients (clip_norm=)"
     for name, array in inputs.items():
         if array.dtype.kind in "iu" and array.size and name in message:

@@ -32,6 +32,7 @@ GRAD = "grad/"
 HYPER = "hyper/"
 STEP = "optimizer/step"
 NOT_FINITE = "the loss is not finite"
+GRADIENT_NOT_FINITE = "the norm of the gradients is not finite"
 
 
 def loss_graph(
@@ -186,26 +187,15 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
     b.set_output(LOSS, with_loss.output[LOSS])
     if context.predictions is not None and context.labels is not None:
         with b.at(Loc("", "metrics", "loss")):
-            correct, counted = _matches(
-                context.predictions, context.labels, getattr(loss, "ignore_index", -100)
-            )
+            ignored = getattr(loss, "ignore_index", -100)
+            best = context.predictions.argmax([context.axis]).cast(i64)
+            takes_part = context.labels != ignored
+            correct = ((best == context.labels) & takes_part).cast(i64).sum()
+            counted = takes_part.cast(i64).sum()
         b.set_output("correct", correct.value)
         b.set_output("counted", counted.value)
     add_checks(b)
     return b.graph()
-
-
-def _matches(scores: Sym, labels: Sym, ignore_index: int) -> tuple[Sym, Sym]:
-    axis = next(
-        i
-        for i in range(scores.rank)
-        if tuple(n for j, n in enumerate(scores.shape) if j != i) == labels.shape
-    )
-    if scores.rank == 2:
-        axis = 1
-    best = scores.argmax([axis]).cast(i64)
-    counted = labels != ignore_index
-    return ((best == labels) & counted).cast(i64).sum(), counted.cast(i64).sum()
 
 
 def predict_entry(graph: Graph) -> Graph:
@@ -264,6 +254,7 @@ def _clipped(
         return grads
     norm = total.sqrt()
     b.set_output("grad_norm", norm.value)
+    b.add_check((norm.is_nan() | (norm == float("inf"))).value, GRADIENT_NOT_FINITE)
     factor = (clip_norm / (norm + 1e-6)).minimum(1.0)
     return [(v, None if g is None else g * factor) for v, g in grads]
 

@@ -35,6 +35,9 @@ class LossContext:
         graph: The model.
         shapes: Shapes of the batch by input name, where known.
         notes: One line for each choice made by the loss, told to the user once.
+        predictions: What the loss compares with its target, once it is built.
+        labels: The class indices, for a loss of classes.
+        axis: Dimension of `predictions` that holds the classes.
     """
 
     builder: Builder
@@ -43,6 +46,7 @@ class LossContext:
     notes: list[str] = field(default_factory=list)
     predictions: Sym | None = None
     labels: Sym | None = None
+    axis: int = 1
 
     def output(self, name: str | None) -> Sym:
         """Return an output by name; None means the only one."""
@@ -87,7 +91,7 @@ class CrossEntropy:
         axis = self._axis(logits, context)
         shape = tuple(n for i, n in enumerate(logits.shape) if i != axis)
         labels = context.target(self.labels, TensorType(i64, shape))
-        context.predictions, context.labels = logits, labels
+        context.predictions, context.labels, context.axis = logits, labels, axis
         if axis != logits.rank - 1:
             order = [i for i in range(logits.rank) if i != axis] + [axis]
             logits = logits.transpose(order)
