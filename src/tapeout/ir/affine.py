@@ -79,6 +79,11 @@ class Affine:
 
     def __add__(self, other: Affine | Axis | int) -> Affine:
         other = Affine.of(other)
+        # Most sums add a number or start from zero: nothing to sort or to recombine.
+        if not other.terms:
+            return Affine(self.terms, self.const + other.const) if other.const else self
+        if not self.terms:
+            return Affine(other.terms, self.const + other.const) if self.const else other
         terms = dict(self.terms)
         for atom, c in other.terms:
             terms[atom] = terms.get(atom, 0) + c

@@ -91,7 +91,7 @@ class _LoopLowering:
         self._stages(Place({**bind, self.vector: start + lane}, lanes, lane))
 
     def _stages(self, place: Place) -> None:
-        """Write all stages at one outer point, or at those of one vector."""
+        """Write all stages at one outer point, or at those of one vector; neighbouring stores of one element together."""
         temps: dict[str, loops.Expr] = {}
         together: list[Store] = []
         for stage, own in zip(self.kernel.stages, self.choice.own, strict=True):
@@ -99,7 +99,7 @@ class _LoopLowering:
             if isinstance(stage, Store) and not stage.axes:
                 together.append(stage)
                 continue
-            self._points(together, here)
+            self.values.store_all(together, here)
             together = []
             if isinstance(stage, Reduce):
                 serial = tuple(a for a in stage.axes if a != own)
@@ -107,20 +107,14 @@ class _LoopLowering:
                 temps[stage.name] = self.reducer(stage, Steps(serial, own, lanes), here)
             else:
                 self._store(stage, own, here)
-        self._points(together, replace(place, temps=temps))
-
-    def _points(self, stages: list[Store], place: Place) -> None:
-        """Write stores of one element each: all values are made before the first is written."""
-        values = [self.values.value(s.value, place) for s in stages]
-        for stage, value in zip(stages, values, strict=True):
-            self.values.store(stage, value, place)
+        self.values.store_all(together, replace(place, temps=temps))
 
     def _store(self, stage: Store, own: Axis | None, place: Place) -> None:
         serial = [a for a in stage.axes if a != own]
         with open_loops(self.w, serial) as inner:
             bind = {**place.bind, **inner}
             if own is None:
-                self._put(stage, replace(place, bind=bind))
+                self.values.store_all([stage], replace(place, bind=bind))
                 return
             self._row(stage, own, replace(place, bind=bind))
 
@@ -131,17 +125,18 @@ class _LoopLowering:
         """
         lanes = lanes_for(axis.extent, self.most)
         whole, tail = divmod(axis.extent, lanes)
+
+        def put(start: Affine, used: int) -> None:
+            self.values.store_all([stage], _across(place, axis, start, used, lanes))
+
         if whole + (tail > 0) <= UNROLLED:
             for n in range(whole):
-                self._put(stage, _across(place, axis, Affine((), n * lanes), lanes, lanes))
+                put(Affine((), n * lanes), lanes)
         elif whole:
             with self.w.loop(whole) as i:
-                self._put(stage, _across(place, axis, i * lanes, lanes, lanes))
+                put(i * lanes, lanes)
         if tail:
-            self._put(stage, _across(place, axis, Affine((), whole * lanes), tail, lanes))
-
-    def _put(self, stage: Store, place: Place) -> None:
-        self.values.store(stage, self.values.value(stage.value, place), place)
+            put(Affine((), whole * lanes), tail)
 
     def _numerics(self) -> Numerics:
         reductions = [s for s in self.kernel.stages if isinstance(s, Reduce)]

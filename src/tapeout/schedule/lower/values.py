@@ -50,10 +50,20 @@ class Values:
 
     def value(self, root: compute.Expr, place: Place) -> loops.Expr:
         """Return the value of an expression: one lane if it is the same in all, else `place.lanes`."""
+        return self.all((root,), place)[0]
+
+    def all(self, roots: Sequence[compute.Expr], place: Place) -> list[loops.Expr]:
+        """Return the values of several expressions; what they share is evaluated once."""
         made: dict[int, loops.Expr] = {}
-        for e in postorder(root):
+        for e in postorder(*roots):
             made[id(e)] = self._one(e, place, made)
-        return made[id(root)]
+        return [made[id(r)] for r in roots]
+
+    def store_all(self, stages: Sequence[compute.Store], place: Place) -> None:
+        """Write the stores of one point (or vector of points): all values are made before the first is written."""
+        values = self.all([s.value for s in stages], place)
+        for stage, value in zip(stages, values, strict=True):
+            self.store(stage, value, place)
 
     def _one(self, e: compute.Expr, place: Place, made: Mapping[int, loops.Expr]) -> loops.Expr:
         if isinstance(e, compute.Apply):

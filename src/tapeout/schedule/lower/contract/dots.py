@@ -191,8 +191,7 @@ class _DotLowering:
             temps = {"acc": self.w.lanes("sum", found)}
             here = {**bind, self.row: rows.start + r, self.col: cols.start + c}
             place = Place(here, temps=temps)
-            for stage in self.p.stages:
-                self.values.store(stage, self.values.value(stage.value, place), place)
+            self.values.store_all(self.p.stages, place)
 
 
 @dataclass(frozen=True)

@@ -487,5 +487,4 @@ class ContractionLowering:
                     lane = Axis("lane", v.used)
                     bind[self.column] = column + lane
                     place = Place(bind, v.lanes, lane, temps)
-                for stage in self.p.stages:
-                    self.values.store(stage, self.values.value(stage.value, place), place)
+                self.values.store_all(self.p.stages, place)
