@@ -50,7 +50,7 @@ def fit_array(name: str, value: Any, type_: TensorType) -> Array:
         raise DataError(
             f"shape is {list(array.shape)}, expected {list(map(int, type_.shape))}", where=name
         )
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray would give a scalar a dimension
 
 
 class DataSource:
