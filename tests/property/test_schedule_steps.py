@@ -3,7 +3,7 @@
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapeout.autodiff.reverse import backward
@@ -96,6 +96,7 @@ def test_fused_steps_equal_the_graph(case: Case, fewest: int) -> None:
     equal(after, {**case.variables, **want.updates})
 
 
+@settings(max_examples=25)
 @given(convolutional())
 def test_programs_of_steps_equal_the_graph(case: Case) -> None:
     want = graph_oracle.run(case.graph, case.inputs, case.variables)

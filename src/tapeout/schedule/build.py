@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.type import TensorType
 from tapeout.kernel.program import Check, Launch, Program
 from tapeout.schedule.fuse import fuse
+from tapeout.schedule.kernels import nan_search
 from tapeout.schedule.lower import lower
 from tapeout.schedule.memory import place
 from tapeout.schedule.model import Home, Region
@@ -27,13 +28,14 @@ GRADIENT = "grad/"
 """An output of this name and a parameter's is the gradient of the parameter."""
 
 
-def schedule(graph: Graph, layout: Layout, target: Target) -> Program:
+def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool = False) -> Program:
     """Return the program of a graph of primitives.
 
     Args:
         graph: Every operation is pointwise, a reduction, a contraction or a scatter.
         layout: Where the variables live (`plan_variables`); holds every variable of the graph.
         target: The class of machines.
+        check_nans: Whether each kernel's results are searched for NaN, in launches of their own; the step stops at the first.
 
     Raises:
         CompileError: An operation cannot be scheduled.
@@ -50,6 +52,8 @@ def schedule(graph: Graph, layout: Layout, target: Target) -> Program:
     for work in works:
         if not work.late:
             items.launch(work)
+            if check_nans:
+                items.check_nans(work, len(graph.checks))
     for code, (check, home) in enumerate(zip(graph.checks, fused.checks, strict=True), 1):
         items.append(Check(home.name, code, check.message), [home])
     for work in works:
@@ -109,11 +113,24 @@ class _Items:
         self.homes: dict[str, Home] = {}
         self.items: list[Item] = []
         self.kernels: dict[str, Kernel] = {}
+        self.nan_checks = 0
 
     def append(self, item: Item, homes: Sequence[Home]) -> None:
         """Append an item that touches homes."""
         self.homes.update((h.name, h) for h in homes)
         self.items.append(item)
+
+    def check_nans(self, work: Work, code: int) -> None:
+        """Append a search for NaN in what a kernel wrote, and a check with the next code after `code`."""
+        for home in work.homes:
+            if home.name not in work.writes or not home.type.dtype.is_float or not home.type.size:
+                continue
+            self.nan_checks += 1
+            found = nan_search(home, f"%nan{self.nan_checks}", work)
+            self.launch(found)
+            message = f"NaN in a result of {work.label}"
+            flag = found.homes[-1]
+            self.append(Check(flag.name, code + self.nan_checks, message), [flag])
 
     def launch(self, work: Work) -> None:
         """Lower a kernel and append its launches."""

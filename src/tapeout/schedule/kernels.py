@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, index_of
-from tapeout.ir.dtype import BY_NAME, DType
+from tapeout.ir.dtype import BY_NAME, DType, bool_
 from tapeout.ir.op import Contraction, Reduction, Scatter
+from tapeout.ir.type import TensorType
 from tapeout.kernel import compute
 from tapeout.kernel.compute import (
     Apply,
@@ -74,6 +75,20 @@ def copy(source: Home, target: Home, *, late: bool, loc: Loc = UNKNOWN) -> Work:
     stage = scope.store(target, (), index, scope.load(source, index, (), 0.0))
     kernel = LoopKernel("", scope.buffers, axes, (stage,), loc)
     return Work(kernel, scope.homes, loc, f"copy {target.name}", late)
+
+
+def nan_search(home: Home, name: str, work: Work) -> Work:
+    """Return the kernel that writes whether any element of a home is NaN to a bool called `name`, its last operand."""
+    scope = Scope()
+    axes = own_axes(home.type.shape, "r")
+    value = scope.s.apply("isnan", scope.load(home, index_of(axes), (), 0.0))
+    flag = Home(name, TensorType(bool_), (), "activation")
+    stages = (
+        Reduce("t0", "any", axes, value, bool_),
+        scope.store(flag, (), (), scope.s.temp("t0", bool_)),
+    )
+    kernel = LoopKernel("", scope.buffers, (), stages, work.loc)
+    return Work(kernel, scope.homes, work.loc.as_role("check"), f"NaN? {work.label}")
 
 
 class _Body:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
 from tapeout.ir.op import Contraction, Pointwise, Reduction
-from tapeout.schedule.frames import plain_axis
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -73,55 +72,48 @@ def convolution(node: Node, facts: FactTable) -> Roles | None:
     if len(accesses) != 2 or len(facts[node].accesses) != 2:
         return None
     result = [Affine.of(a) for a in facts[node].axes]
+    found: list[tuple[int, Roles]] = []
     for windowed, other in ((0, 1), (1, 0)):
-        a, b = accesses[windowed], accesses[other]
-        here, there = _axes(_entries(b)), _axes(result)
-        # The sliding tensor is the one whose axes stand in windows beside axes of the third.
-        for sliding, weights, second in (
-            (there, here, node.results[0]),
-            (here, there, node.operands[other]),
+        a, entries = accesses[windowed], _entries(accesses[other])
+        for second, sliding, weights in (
+            (node.results[0], result, entries),
+            (node.operands[other], entries, result),
         ):
-            entries = result if second is node.results[0] else _entries(b)
-            roles = _roles(node.operands[windowed], a, second, entries, sliding, weights)
+            roles = _roles(node.operands[windowed], a, second, sliding, weights)
             if roles is not None:
-                return roles
-    return None
+                found.append(roles)
+    # The sliding axes and the kernel's play the same part in the form; what slides is longer than the kernel.
+    return max(found, key=lambda f: f[0], default=(0, None))[1]
 
 
 def _roles(
     first: Value,
     access: Access,
     second: Value,
-    entries: Sequence[Affine],
-    sliding: Container[Axis],
-    weights: Container[Axis],
-) -> Roles | None:
-    windows, channels = [], []
+    sliding: Sequence[Affine],
+    weights: Sequence[Affine],
+) -> tuple[int, Roles] | None:
+    """Return the number of sliding points and the tensors, if the windows of `first` slide over `second`."""
+    slid, kernel = _axes(sliding), _axes(weights)
+    windows: list[Axis] = []
+    channels: list[int] = []
     for d, entry in enumerate(_entries(access)):
-        own = [a for a in entry.axes if a in sliding and a not in weights]
-        kernel = [a for a in entry.axes if a in weights and a not in sliding]
-        if own and kernel:
-            windows.append((d, own, kernel))
+        own = [a for a in entry.axes if a in slid and a not in kernel]
+        if own and any(a in kernel and a not in slid for a in entry.axes):
+            windows += own
         elif not own:
             channels.append(d)
-    if not windows or len(channels) != 1 or first.type.rank < 3:
-        return None
-    slid = {a for _, own, _ in windows for a in own}
     shared = [
         d
-        for d, e in enumerate(entries)
-        if any(a in weights for a in e.axes) and not any(a in slid for a in e.axes)
+        for d, e in enumerate(sliding)
+        if any(a in kernel for a in e.axes) and not any(a in windows for a in e.axes)
     ]
-    if len(shared) != 1 or any(len(own) != 1 or len(k) != 1 for _, own, k in windows):
+    if not windows or len(channels) != 1 or len(shared) != 1:
         return None
     (c,), (f,) = channels, shared
-    return Roles(
-        first,
-        _last(c, first.type.rank),
-        second,
-        _last(f, second.type.rank),
-        min(first.type.shape[c], second.type.shape[f]),
-    )
+    fewest = min(first.type.shape[c], second.type.shape[f])
+    orders = _last(c, first.type.rank), _last(f, second.type.rank)
+    return prod(a.extent for a in windows), Roles(first, orders[0], second, orders[1], fewest)
 
 
 def _last(d: int, rank: int) -> tuple[int, ...]:
@@ -212,6 +204,3 @@ def _carried(
         return (min(found) if found else fastest - 0.5), d
 
     return tuple(sorted(range(len(entries)), key=rank_of))
-
-
-__all__ = ["choose_orders", "convolution", "plain_axis", "prod"]
