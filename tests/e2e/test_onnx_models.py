@@ -52,7 +52,9 @@ def test_everything_trains(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MATRIX, ids=name_of)
 def test_parameters_are_pytorchs(path: Path) -> None:
-    recorded = np.load(path.with_name(path.name.partition("_dynamo")[0].partition("_legacy")[0] + ".npz"))
+    recorded = np.load(
+        path.with_name(path.name.partition("_dynamo")[0].partition("_legacy")[0] + ".npz")
+    )
     names = [n.removeprefix("grad/") for n in recorded.files if n.startswith("grad/")]
     assert sorted(load(path).parameters) == sorted(names)
 
@@ -60,10 +62,16 @@ def test_parameters_are_pytorchs(path: Path) -> None:
 @pytest.mark.parametrize("path", MATRIX, ids=name_of)
 def test_gradients_are_pytorchs(path: Path) -> None:
     """The imported graph, differentiated and run by the oracle, against PyTorch in f64."""
-    recorded = np.load(path.with_name(path.name.partition("_dynamo")[0].partition("_legacy")[0] + ".npz"))
+    recorded = np.load(
+        path.with_name(path.name.partition("_dynamo")[0].partition("_legacy")[0] + ".npz")
+    )
     x = recorded["x"].astype(np.float32)
     graph = load(path).bind({"N": len(x)})
-    close(oracle.run(graph, {"x": x}).outputs["logits"], recorded["logits"].astype(np.float32), "network")
+    close(
+        oracle.run(graph, {"x": x}).outputs["logits"],
+        recorded["logits"].astype(np.float32),
+        "network",
+    )
     found = oracle.run(gradients(half_square(graph), of="loss", wrt="parameters"), {"x": x}).outputs
     for name in graph.parameters:
         want = recorded[f"grad/{name}"].astype(np.float32)
@@ -87,7 +95,9 @@ def test_written_and_read_again(path: Path) -> None:
     assert list(again.parameters) == list(graph.parameters)
     x = batch(graph, 3)
     want = oracle.run(graph.bind({"N": 3}), {"x": x}).outputs["logits"]
-    np.testing.assert_array_equal(oracle.run(again.bind({"N": 3}), {"x": x}).outputs["logits"], want)
+    np.testing.assert_array_equal(
+        oracle.run(again.bind({"N": 3}), {"x": x}).outputs["logits"], want
+    )
     close(run_elsewhere(made, {"x": x})["logits"], want, "network")
 
 
