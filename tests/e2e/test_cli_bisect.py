@@ -64,24 +64,26 @@ def test_a_broken_rule_is_named(step: Graph, monkeypatch: pytest.MonkeyPatch) ->
 def test_one_wrong_application_among_many_is_found(
     step: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rule that goes wrong for one shape only: the node tells which application it was."""
+    """A rule that goes wrong in the backward part only: the node tells which application it was."""
     name = "broadcast-of-expanded"
     (right,) = [r.result for r in simplify.RULES.rules if r.name == name]
     seen: list[object] = []
 
     def wrong(x: Any, q: Any, node: Any) -> Any:
         found = right(x, q, node)
-        if found is not None and node.loc.role == "update" and found.dtype.is_float:
-            seen.append(node)
-            return found * 1.5
-        return found
+        source = node.operands[0].node
+        backward = source is not None and source.loc.role == "backward"
+        if found is None or not found.dtype.is_float or not backward:
+            return found
+        seen.append(node)
+        return found * 1.5
 
     monkeypatch.setattr(simplify, "RULES", _broken(name, wrong))
     fault = _bisect(step)
     assert seen
     assert fault is not None
     assert fault.part == f"rule {name}"
-    assert "(update)" in fault.node
+    assert "(backward)" in fault.node
 
 
 def test_a_broken_pass_is_named(step: Graph, monkeypatch: pytest.MonkeyPatch) -> None:

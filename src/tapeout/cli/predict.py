@@ -59,8 +59,7 @@ def command(
         )
     dataset = reading.load_dataset(data_text, inputs, transforms)
     found = reading.mapped(dataset, graph, None, data_text)
-    for line in (*found.notes, *found.mapping.lines):
-        speaker.line("data", line)
+    speaker.line("data", "\n".join((*found.notes, *found.mapping.lines)))
     outputs = _run(tapeout.compile(graph, threads=threads), found.arrays, batch_size)
     _write(path, outputs)
     for name, array in outputs.items():

@@ -80,7 +80,7 @@ class Progress:
         self.left = (last - first) * self.per_epoch - skipped
         self.epoch, self.at = first, skipped
         self._live: Any = None
-        self._shown = self._last = self._validation = 0.0
+        self._shown = self._last = self._validation = self._compiled = 0.0
 
     def __enter__(self) -> Self:
         if is_live(err=self.speaker.json):
@@ -111,7 +111,7 @@ class Progress:
             tell_compilation(self.speaker, trainer)
         else:
             self.record.step_seconds.append(now - self._last)
-        self._last = now
+        self._last, self._compiled = now, trainer.compile_seconds
         # After an epoch's last step `on_epoch` stops, so that the run stands at the start of the next one.
         if self.stop.asked and self.at < self.per_epoch:
             raise Stopped
@@ -124,7 +124,8 @@ class Progress:
         self.epoch, self.at = self.first + epoch, 0
         self.record.epochs.append(dict(record))
         now = time.perf_counter()
-        took = now - self._last if "val_loss" in record else 0.0
+        compiled = trainer.compile_seconds - self._compiled
+        took = max(0.0, now - self._last - compiled) if "val_loss" in record else 0.0
         self._validation = min(took, self._validation) if len(self.record.epochs) > 1 else took
         self._last = self._shown = now
         self.speaker.line("epoch", self._epoch_line(record))

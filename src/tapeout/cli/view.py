@@ -75,6 +75,7 @@ def command(
     """  # noqa: D301 (click's mark for a paragraph that is kept as it is)
     from tapeout.cli.outputs import check_not_input, check_writable
     from tapeout.cli.reading import load_model
+    from tapeout.cli.say import Speaker
     from tapeout.cli.spec import parse_dims
 
     target = check_writable(output or f"{Path(file).stem}.html", suffixes=_SUFFIXES)
@@ -96,7 +97,7 @@ def command(
         )
         source = Source(graph, Path(file).name, training)
     _write(source, stage, target)
-    click.echo(f"wrote    {target}")
+    Speaker().line("wrote", str(target))
 
 
 def _check_format(stage: str, target: Path) -> None:

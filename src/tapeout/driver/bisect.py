@@ -391,19 +391,21 @@ def _difference(expected: Array, got: Array) -> str:
     with np.errstate(all="ignore"):
         gap = np.where(same, 0.0, np.abs(np.subtract(b, a, dtype=np.float64)))
     gap = np.where(np.isfinite(gap), gap, np.inf)
-    finite = (
-        np.abs(a[np.isfinite(a)].astype(np.float64))
-        if a.dtype.kind == "f"
-        else np.abs(a.astype(np.float64))
-    )
-    scale = float(np.max(finite, initial=_TINY))
+    scale = float(np.max(np.abs(a[np.isfinite(a)].astype(np.float64)), initial=_TINY))
     limit = TOLERANCE.get(_dtype_name(expected), 0.0)
     worst = float(np.max(gap))
     if worst <= limit * scale:
         return ""
     at = np.unravel_index(int(np.argmax(gap)), gap.shape)
     where = f" at {[int(i) for i in at]}" if at else ""
-    return f"expected {expected[at]}, got {got[at]}{where} (difference {worst:.3g}, largest entry {scale:.3g})"
+    return (
+        f"expected {_short(expected[at])}, got {_short(got[at])}{where} "
+        f"(difference {worst:.3g}, largest entry {scale:.3g})"
+    )
+
+
+def _short(x: np.generic) -> str:
+    return str(x) if x.dtype.kind in "biu" else f"{float(x):.6g}"
 
 
 def _dtype_name(array: Array) -> str:
