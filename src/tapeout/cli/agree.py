@@ -1,8 +1,9 @@
-"""Another engine judges the trained file; runs as a process of its own, so that training never shares one with onnxruntime.
+"""Another engine judges the trained file, in a process of its own: training never meets it.
 
     python -m tapeout.cli.agree MODEL ARRAYS.npz
 
-ARRAYS holds `input/NAME` and `output/NAME`. Prints one line of JSON: the engine's version and the largest difference.
+ARRAYS holds `input/NAME` and `output/NAME`. Prints one line of JSON: the engine's version and the
+largest difference.
 """
 
 from __future__ import annotations

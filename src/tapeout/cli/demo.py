@@ -27,7 +27,8 @@ EPOCHS, BATCH, RATE = 15, 32, 1e-3
 class Falling:
     """Callback that lets the learning rate fall in equal steps, from `RATE` in the first epoch.
 
-    A constant one leaves the last epochs jumping: runs that differ in rounding alone would part by a point.
+    A constant one leaves the last epochs jumping: runs that differ in rounding alone would part by
+    a point.
     """
 
     epochs: int

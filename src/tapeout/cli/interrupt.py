@@ -17,8 +17,8 @@ class Interrupted(Exception):
 class StopRequest:
     """Remembers SIGINT within a `with` block.
 
-    Before `armed` the signal stops at once, as usual: there is nothing to save. After it the first one only sets `asked`, which
-    the training loop reads between steps; a second one stops at once.
+    Before `armed` the signal stops at once, as usual: there is nothing to save. After it the first
+    one only sets `asked`, which the training loop reads between steps; a second one stops at once.
     """
 
     def __init__(self) -> None:

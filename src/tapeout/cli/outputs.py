@@ -1,4 +1,4 @@
-"""Where results go: checked before the work starts, so that an hour of training never ends in a path that cannot be written."""
+"""Where results go: checked before work starts, so that no training ends in an unwritable path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Makes docs/reference/cli.md out of the commands themselves: `python -m tapeout.cli.reference > docs/reference/cli.md`."""
+"""Makes the reference page out of the commands themselves.
+
+python -m tapeout.cli.reference > docs/reference/cli.md
+"""
 
 from __future__ import annotations
 

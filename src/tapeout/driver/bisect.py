@@ -1,9 +1,10 @@
 """Finds the first pass, launch or kernel that departs from its oracle.
 
-Three oracles are compared in the order of the pipeline: the graph before and after each pass (numpy, node by node), the
-program launch by launch (loops interpreted one element at a time) against the graph, and native code against the
-interpreted loops. The first that differs is at fault; where a pass is a table of rules, halving the number of rules
-applied finds the one application that changed the result.
+Three oracles are compared in the order of the pipeline: the graph before and after each pass
+(numpy, node by node), the program launch by launch (loops interpreted one element at a time)
+against the graph, and native code against the interpreted loops. The first that differs is at
+fault; where a pass is a table of rules, halving the number of rules applied finds the one
+application that changed the result.
 """
 
 from __future__ import annotations
@@ -86,9 +87,11 @@ def bisect(
     """Return the first stage that departs from its oracle, None if all agree.
 
     Args:
-        graph: What to compile; named dimensions stand at their preview. Keep it small: the oracles are slow.
+        graph: What to compile; named dimensions stand at their preview. Keep it small: the oracles
+            are slow.
         options: How to compile.
-        feed: Inputs and variables; None: drawn from a fixed seed, variables at their initial values.
+        feed: Inputs and variables; None: drawn from a fixed seed, variables at their initial
+            values.
         passes: The passes to try, in order.
         told: Called with each stage and what was found.
 
@@ -314,8 +317,9 @@ def _aligned(array: Array) -> Array:
 def random_feed(graph: Graph, seed: int = 0) -> Feed:
     """Return inputs and variables drawn from a seed.
 
-    Floats are normal, integers 0 or 1 (valid as labels and indices). Variables stand at their initial values, except float
-    states that are all zero: there, a fault would not show, so they are drawn from [0.1, 1).
+    Floats are normal, integers 0 or 1 (valid as labels and indices). Variables stand at their
+    initial values, except float states that are all zero: there, a fault would not show, so they
+    are drawn from [0.1, 1).
 
     Raises:
         DataError: The drawn numbers break a check of the graph.

@@ -1,4 +1,4 @@
-"""Drawing together what belongs together: one box per source node and role, or larger parts of a large graph."""
+"""Drawing together what belongs together: a box per source node and role, or larger parts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Key = tuple[str, str]
 def by_source(graph: Graph, most: int = MOST_BOXES) -> Scene:
     """Return the scene with one box per source node and role, coarser where that is more than `most` boxes.
 
-    Names are shortened scope by scope (`block.3/attn/MatMul`, `block.3/attn`, `block.3`) until the boxes are few enough; what
-    still is too much, or has no names, is cut into runs of consecutive boxes. Inputs and outputs stay boxes of their own as long
-    as they are few.
+    Names are shortened scope by scope (`block.3/attn/MatMul`, `block.3/attn`, `block.3`) until the
+    boxes are few enough; what still is too much, or has no names, is cut into runs of consecutive
+    boxes. Inputs and outputs stay boxes of their own as long as they are few.
     """
     return group(every_node(graph), most)
 

@@ -1,7 +1,8 @@
 """One self-contained page: graphs of every stage, kernels and memory, to pan, zoom, search and click.
 
-The page needs nothing but itself and works from a file. Its content policy forbids every other source; style and script are
-allowed by their hashes, names from the model are escaped as text or carried as data, and nothing is evaluated.
+The page needs nothing but itself and works from a file. Its content policy forbids every other
+source; style and script are allowed by their hashes, names from the model are escaped as text or
+carried as data, and nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Stage:
     """A tab of the page.
 
     Attributes:
-        name: The tab's title, `import`, `backward`, `optimized`, …; a program becomes the two tabs `kernels` and `memory`.
+        name: The tab's title, `import`, `backward`, `optimized`, …; a program becomes the two tabs
+            `kernels` and `memory`.
         content: What the stage made.
         explanation: One sentence for the reader.
     """

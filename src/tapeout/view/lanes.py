@@ -59,7 +59,7 @@ def _backward_rows(scene: Scene, lane: Sequence[int], rows: dict[int, int], last
 
 
 def _update_rows(scene: Scene, lane: Sequence[int], rows: dict[int, int]) -> None:
-    """Put updates beside the first box that reads the variable, others in the order of their data below everything."""
+    """Put updates beside the first box that reads the variable, others below everything."""
     reader: dict[str, int] = {}
     for i, box in enumerate(scene.boxes):
         if lane[i] == FORWARD:

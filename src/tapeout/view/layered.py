@@ -1,7 +1,8 @@
 """Layered drawing of a directed graph, after Sugiyama: ranks, order within ranks, then horizontal places.
 
-Deterministic, and bounded: a layout of n boxes whose long links need d bends takes O((n + d) log(n + d)) per sweep, the number
-of sweeps falls with the size, and links beyond the budget of bends are drawn straight through.
+Deterministic, and bounded: a layout of n boxes whose long links need d bends takes O(m log m) per
+sweep, m = n + d; the number of sweeps falls with the size, and links beyond the budget of bends are
+drawn straight through.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a scene to places: `flow` draws from top to bottom, `lanes` puts each derivative beside what it is the derivative of."""
+"""From a scene to places: `flow` runs from top to bottom, `lanes` sets derivatives beside sources."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def draw(scene: Scene) -> Drawing:
-    """Return the scene in lanes if it holds a backward part whose boxes are named after forward ones, else from top to bottom."""
+    """Return the scene in lanes if its backward boxes are named after forward ones, else as a flow."""
     forward = {box.name for box in scene.boxes if box.role != "backward" and box.name}
     backward = [box for box in scene.boxes if box.role == "backward"]
     facing = sum(box.name in forward for box in backward)
@@ -118,8 +118,8 @@ def flow(scene: Scene) -> Drawing:
 def lanes(scene: Scene) -> Drawing:
     """Return the scene in three lanes: forward runs down, backward runs up beside it, updates stand outside.
 
-    A box of the backward lane stands in the row of the forward box of the same name, an update in the row of the box that reads
-    the variable.
+    A box of the backward lane stands in the row of the forward box of the same name, an update in
+    the row of the box that reads the variable.
     """
     from tapeout.view.lanes import UPDATE, lane_of, lane_rows
 
@@ -272,7 +272,7 @@ class _Router:
     def _ports(
         self, edges: Sequence[tuple[int, int]], bends: dict[int, list[float]]
     ) -> dict[tuple[int, int], float]:
-        """Return the x at which each link meets each of its boxes: spread over the border, in the order they come from."""
+        """Return the x at which each link meets its boxes: spread over the border, in order."""
         meeting: dict[tuple[int, bool], list[tuple[float, int]]] = {}
         for i, (a, b) in enumerate(edges):
             if self._sideways(a, b):

@@ -1,4 +1,4 @@
-"""The memory plan as a picture: each buffer a rectangle, from the item that writes it to the last that reads it."""
+"""The memory plan as a picture: each buffer a rectangle, from its first write to its last read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Horizontal places for the boxes and bends of rows, after Brandes and Köpf (Fast and Simple Horizontal Coordinate Assignment).
+"""Horizontal places for the boxes and bends of rows.
 
-Four assignments, each aligning numbers into straight vertical blocks from one corner, are balanced by the mean of the two
-medians. Blocks are packed as the longest paths of a graph of blocks, which is exact where the original's classes are not.
+After Brandes and Köpf, Fast and Simple Horizontal Coordinate Assignment (2001).
+
+Four assignments, each aligning numbers into straight vertical blocks from one corner, are balanced
+by the mean of the two medians. Blocks are packed as the longest paths of a graph of blocks, which
+is exact where the original's classes are not.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Panel:
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Return the mean of each value and up to `window - 1` before it; values that are not finite take no part."""
+    """Return the mean of each value and up to `window - 1` before it, leaving out what is not finite."""
     found: list[float] = []
     total, count = 0.0, 0
     for i, v in enumerate(values):

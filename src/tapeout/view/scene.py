@@ -1,11 +1,12 @@
 """What a picture of a graph shows: boxes and the links between them, before anything has a place.
 
     Scene = boxes[Box], links[Link]
-    Box   = key, kind, role, title, lines[Line], facts      facts: plain data for the page's side panel
+    Box   = key, kind, role, title, lines[Line], facts     (facts: plain data for the side panel)
     Link  = source, target (numbers of boxes), label
 
-Parameters, states and constants are lines in the boxes that read them, not boxes: a parameter is read in the forward part,
-in the backward part and by its update, and three long edges would say less than its name does.
+Parameters, states and constants are lines in the boxes that read them, not boxes: a parameter is
+read in the forward part, in the backward part and by its update, and three long edges would say
+less than its name does.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Line:
 
     Attributes:
         text: What it says.
-        tone: `type` (what the node makes), `variable` (a parameter or state that it reads), `constant`, `update` (a variable
-            that becomes the result) or `note`.
+        tone: `type` (what the node makes), `variable` (a parameter or state that it reads),
+            `constant`, `update` (a variable that becomes the result) or `note`.
     """
 
     text: str

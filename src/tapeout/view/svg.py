@@ -70,8 +70,8 @@ def drawing_style() -> str:
 def render(graph: Graph) -> str:
     """Return a graph as a whole SVG file.
 
-    A graph with a backward part is drawn in lanes, the nodes of one source together, and so is any graph that is too large for
-    a box per node.
+    A graph with a backward part is drawn in lanes, the nodes of one source together, and so is any
+    graph that is too large for a box per node.
     """
     derived = any(node.loc.role == "backward" for node in graph.nodes)
     return document(draw(by_source(graph) if derived else every_node_or_groups(graph)))
