@@ -1,11 +1,10 @@
 """Loop kernels lowered to loops: maps, rows, reductions, windows, gathers."""
 
-import numpy as np
 import pytest
 
-from tapeout.ir.affine import Affine, Axis, Guard
-from tapeout.ir.dtype import f32, f64, i32, i64
-from tapeout.kernel.compute import Buffer, ExprBuilder, LoopKernel, Reduce, ScatterKernel, Store
+from tapeout.ir.affine import Affine, Axis
+from tapeout.ir.dtype import f32, f64
+from tapeout.kernel.compute import Buffer, ExprBuilder, LoopKernel, Store
 from tapeout.kernel.target import AVX2
 from tests.lowering import check
 

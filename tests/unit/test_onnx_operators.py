@@ -454,6 +454,23 @@ def pools() -> Iterator[Case]:
         yield Case("GlobalMaxPool", 7, (shape,), kind="exact")
 
 
+def spread() -> Iterator[Case]:
+    for shapes, attributes in (
+        (((1, 2, 5), (2, 3, 3), (3,)), {"strides": [2], "pads": [1, 0]}),
+        (((1, 4, 4, 5), (4, 2, 3, 2)), {"group": 2, "strides": [2, 3], "output_padding": [1, 2]}),
+        (((1, 2, 4, 5), (2, 3, 3, 2)), {"dilations": [2, 1], "kernel_shape": [3, 2]}),
+        (((1, 2, 4, 5), (2, 3, 3, 3)), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+        (((1, 2, 4, 5), (2, 3, 3, 3)), {"strides": [2, 2], "auto_pad": "SAME_LOWER"}),
+        (((1, 2, 4, 5), (2, 3, 3, 3)), {"strides": [3, 2], "output_shape": [10, 11]}),
+    ):
+        yield Case("ConvTranspose", 11, shapes, attributes, kind="contraction")
+    for size in (1, 3, 5):
+        attributes = {"size": size, "alpha": 0.5, "beta": 0.6, "bias": 2.0}
+        yield Case("LRN", 13, ((2, 6, 3, 2),), attributes, kind="transcendental")
+    for p in (1, 2):
+        yield Case("LpNormalization", 7, ((3, 4),), {"axis": 0, "p": p}, kind="reduction")
+
+
 def losses() -> Iterator[Case]:
     R = "reduction"
     labels = ints(0, 2, 1, 2)
@@ -476,7 +493,7 @@ def losses() -> Iterator[Case]:
 
 CASES = [
     *unary(), *binary(), *many(), *activations(), *movement(), *indices(), *constants(), *reductions(), *products(),
-    *pools(), *losses(),
+    *pools(), *losses(), *spread(),
 ]  # fmt: skip
 
 

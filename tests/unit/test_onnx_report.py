@@ -67,7 +67,8 @@ def test_all_problems_at_once() -> None:
     assert "NonZero" in found.problems[0]
     assert "content of 's'" in found.problems[1]
     assert "axis 9" in found.problems[2]
-    assert "'b' could not be imported" in found.problems[3]
+    assert found.problems[3] == "nodes behind these that were not looked at: 1"
+    assert "'b' could not be imported" in found.nodes[3].reason
     assert found.graph is not None
     assert list(found.graph.output) == ["y"]
 

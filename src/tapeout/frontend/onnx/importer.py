@@ -50,6 +50,10 @@ LIMIT_RANK = 32
 Problem = Callable[["onnx.NodeProto", TapeoutError], None]
 
 
+class NotReached(OnnxImportError):
+    """A node was not looked at, because one before it could not be imported."""
+
+
 @dataclass
 class Frame:
     """The names that a list of nodes sees: of the model's graph, of a function or of a branch.
@@ -258,7 +262,7 @@ class Importer:
                 raise OnnxImportError(f"reads {name!r}, which nothing makes", where=place)
             made = self._lookup(name, frame) if name else None
             if name and made is None:
-                raise OnnxImportError(f"not looked at: {name!r} could not be imported", where=place)
+                raise NotReached(f"not looked at: {name!r} could not be imported", where=place)
             found.append(made)
         return found
 

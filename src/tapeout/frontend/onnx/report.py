@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.dims import previews, unbound
 from tapeout.frontend.onnx.functions import node_key
-from tapeout.frontend.onnx.importer import import_once
+from tapeout.frontend.onnx.importer import NotReached, import_once
 from tapeout.frontend.onnx.path import GradientPath
 from tapeout.frontend.onnx.read import read_model
 from tapeout.frontend.onnx.session import Options, Session, node_name, unsupported
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tapeout.frontend.onnx.weights import Trainable
     from tapeout.ir.graph import Graph
 
+Problems = dict[str, TapeoutError]
 _FOLDED = re.compile(r"val_\d+|onnx::\w+_\d+")
 
 
@@ -141,20 +142,20 @@ def report(
             ParameterReport(v.name, str(v.type), v.trainable, path.reaches(v.value))
             for v in graph.parameters.values()
         ],
-        problems=list(problems.values()),
+        problems=_told(problems),
         warnings=_warnings(session, graph, path),
         graph=graph,
     )
 
 
-def _import(session: Session) -> tuple[Graph, dict[str, int], dict[str, str]]:
+def _import(session: Session) -> tuple[Graph, dict[str, int], Problems]:
     """Return the graph at the preview numbers with the fewest problems, those numbers, the problems by node."""
-    best: tuple[Graph, dict[str, int], dict[str, str]] | None = None
+    best: tuple[Graph, dict[str, int], Problems] | None = None
     for dims in previews(unbound(session.inputs)):
-        problems: dict[str, str] = {}
+        problems: Problems = {}
 
-        def tell(node: onnx.NodeProto, error: TapeoutError, to: dict[str, str] = problems) -> None:
-            to[node_name(node)] = str(error)
+        def tell(node: onnx.NodeProto, error: TapeoutError, to: Problems = problems) -> None:
+            to[node_name(node)] = error
 
         graph = import_once(session, dims, named=True, on_problem=tell)
         if best is None or len(problems) < len(best[2]):
@@ -165,13 +166,20 @@ def _import(session: Session) -> tuple[Graph, dict[str, int], dict[str, str]]:
     return best
 
 
+def _told(problems: Problems) -> list[str]:
+    """Return a line for each problem, and one for all nodes behind them."""
+    lines = [str(e) for e in problems.values() if not isinstance(e, NotReached)]
+    behind = len(problems) - len(lines)
+    return [*lines, f"nodes behind these that were not looked at: {behind}"] if behind else lines
+
+
 def _node(
-    node: onnx.NodeProto, problems: Mapping[str, str], path: GradientPath, session: Session
+    node: onnx.NodeProto, problems: Problems, path: GradientPath, session: Session
 ) -> NodeReport:
     name = node_name(node)
     op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
     if name in problems:
-        return NodeReport(name, op, supported=False, gradient="no", reason=problems[name])
+        return NodeReport(name, op, supported=False, gradient="no", reason=str(problems[name]))
     inside = node_key(node) in session.functions or node.op_type == "If"
     gradient, reason = path.through(name, inside=inside)
     return NodeReport(name, op, supported=True, gradient=gradient, reason=reason)
@@ -187,6 +195,8 @@ def _warnings(session: Session, graph: Graph, path: GradientPath) -> list[str]:
             "transposed or merged the model's own. To train, export with optimize=False "
             "(do_constant_folding=False in the older exporter)"
         )
+    if not any(v.trainable for v in graph.parameters.values()):
+        found.append("no parameter trains")
     lost = [v.name for v in graph.parameters.values() if v.trainable and not path.reaches(v.value)]
     if lost:
         shown = ", ".join(lost[:4]) + (" ..." if len(lost) > 4 else "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import bool_, u32
+from tapeout.ops.contraction import Conv
 from tapeout.ops.sym import broadcast_shapes
 
 if TYPE_CHECKING:
@@ -136,6 +137,60 @@ def conv(call: Call, x: Sym, w: Sym, b: Sym | None = None) -> Sym:
         return y
     call.require(b.shape == (w.shape[0],), f"the bias is {b.type}, the weight {w.type}")
     return y + b.broadcast(y.shape, [1])
+
+
+@op("ConvTranspose", since=1, note="1 to 3 spatial dimensions")
+def conv_transpose(call: Call, x: Sym, w: Sym, b: Sym | None = None) -> Sym:
+    call.require(
+        3 <= x.rank <= 5, f"1 to 3 spatial dimensions are supported, the operand is {x.type}"
+    )
+    fits = w.rank == x.rank and w.shape[0] == x.shape[1]
+    call.require(fits, f"the weight is {w.type}, the operand {x.type}")
+    kernel = call.integers("kernel_shape")
+    same = kernel is None or tuple(kernel) == tuple(map(int, w.shape[2:]))
+    call.require(same, f"kernel_shape is {list(kernel or ())}, the weight is {w.type}")
+    groups = call.integer("group", 1)
+    call.require(groups > 0 and x.shape[1] % groups == 0, f"{groups} groups do not fit {x.type}")
+    low, high, spatial, strides, dilations = _spread(call, x.shape[2:], w.shape[2:])
+    made = Conv(
+        out="x",
+        strides=strides,
+        low=low,
+        high=high,
+        dilations=dilations,
+        groups=groups,
+        shape=(x.shape[0], w.shape[1] * groups, *spatial),
+    )
+    y = x.emit(made, x, w)
+    if b is None:
+        return y
+    call.require(b.shape == (y.shape[1],), f"the bias is {b.type}, the result {y.type}")
+    return y + b.broadcast(y.shape, [1])
+
+
+def _spread(
+    call: Call, spatial: Sequence[int], kernel: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return pads in front and behind, sizes of the result, strides and dilations."""
+    n = len(spatial)
+    strides = _per_axis(call, "strides", (1,) * n, least=1)
+    dilations = _per_axis(call, "dilations", (1,) * n, least=1)
+    more = _per_axis(call, "output_padding", (0,) * n, least=0)
+    pads = _per_axis(call, "pads", (0,) * (2 * n), least=0)
+    auto = call.choice("auto_pad", ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"), "NOTSET")
+    wanted = call.integers("output_shape")
+    low, high, sizes = list(pads[:n]), list(pads[n:]), []
+    for i in range(n):
+        span = (kernel[i] - 1) * dilations[i] + 1
+        whole = (spatial[i] - 1) * strides[i] + span + more[i]
+        if wanted is not None or auto.startswith("SAME"):
+            size = spatial[i] * strides[i] if wanted is None else wanted[-n:][i]
+            total = int(whole - size)
+            less, rest = total // 2, total - total // 2
+            low[i], high[i] = (less, rest) if auto == "SAME_UPPER" else (rest, less)
+        sizes.append(whole - low[i] - high[i])
+    call.require(all(s > 0 for s in sizes), f"the result would have the sizes {sizes}")
+    return tuple(low), tuple(high), tuple(sizes), strides, dilations
 
 
 @op("Dropout", since=7, note="mode decides")

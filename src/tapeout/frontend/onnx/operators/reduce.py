@@ -154,3 +154,23 @@ def cumulative_sum(call: Call, x: Sym, axis: Sym) -> Sym:
     at = call.axis(int(call.scalar(axis, "the axis")), x.rank)
     exclusive, backwards = call.flag("exclusive"), call.flag("reverse")
     return x.emit(CumSum(axis=at, exclusive=exclusive, reverse=backwards), x)
+
+
+@op("LpNormalization", since=1)
+def lp_normalization(call: Call, x: Sym) -> Sym:
+    axis = call.axis(call.integer("axis", -1), x.rank)
+    p = call.integer("p", 2)
+    call.require(p in (1, 2), f"p is {p}, it must be 1 or 2")
+    size = _l1(x, (axis,), True) if p == 1 else norm(x, (axis,), True)
+    # The zero vector stays what it is.
+    return x / (size == 0).where(1, size)
+
+
+@op("LRN", since=1)
+def local_response_normalization(call: Call, x: Sym) -> Sym:
+    size, bias = call.integer("size"), call.real("bias", 1.0)
+    alpha, beta = call.real("alpha", 0.0001), call.real("beta", 0.75)
+    call.require(x.rank >= 2 and 0 < size < 1 << 31, f"size is {size}, the operand {x.type}")
+    low, high = (size - 1) // 2, size // 2
+    squares = x.square().windows([1], [size], low=[low], high=[high]).sum([x.rank])
+    return x / (squares * (alpha / size) + bias) ** beta
