@@ -195,6 +195,13 @@ def test_sizes_without_a_name(size: int | None) -> None:
     assert load(made, dims={"x_0": 9}).output["y"].type.shape == (9, 3)
 
 
+def test_placeholders_are_no_names() -> None:
+    made = parsed("g (float[N,M] x) => (float y) {y = Relu (x)}")
+    for dim, name in zip(made.graph.input[0].type.tensor_type.shape.dim, "??", strict=True):
+        dim.dim_param = name
+    assert list(load(made).dims) == ["x_0", "x_1"]
+
+
 def test_an_input_without_a_rank() -> None:
     made = parsed("g (float[2] x) => (float[2] y) {y = Relu (x)}")
     made.graph.input[0].type.tensor_type.ClearField("shape")

@@ -52,7 +52,8 @@ def declared(value: onnx.ValueInfoProto, file: str) -> tuple[DType, tuple[int | 
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, name: str, axis: int, where: str) -> int | str:
-    if dim.dim_param:
+    # Some exporters write a placeholder for a size that is not known, the same one for all.
+    if any(c.isalpha() for c in dim.dim_param) and dim.dim_param != "None":
         return dim.dim_param
     if dim.dim_value < -1:
         raise OnnxImportError(f"dimension {axis} is {dim.dim_value}", where=where)

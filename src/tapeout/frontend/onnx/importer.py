@@ -50,6 +50,10 @@ LIMIT_RANK = 32
 Problem = Callable[["onnx.NodeProto", TapeoutError], None]
 
 
+class NotImported(UnsupportedOperator):
+    """A node has an operator that is not imported at all."""
+
+
 class NotReached(OnnxImportError):
     """A node was not looked at, because one before it could not be imported."""
 
@@ -274,7 +278,7 @@ class Importer:
             text = (
                 f"{node.domain or 'ai.onnx'}.{node.op_type} of opset {frame.opset} is not supported"
             )
-            raise UnsupportedOperator(text, where=place)
+            raise NotImported(text, where=place)
         call = Call(
             op_type=node.op_type,
             opset=frame.opset,

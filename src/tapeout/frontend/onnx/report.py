@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.dims import previews, unbound
 from tapeout.frontend.onnx.functions import node_key
-from tapeout.frontend.onnx.importer import NotReached, import_once
+from tapeout.frontend.onnx.importer import NotImported, NotReached, import_once
 from tapeout.frontend.onnx.path import GradientPath
 from tapeout.frontend.onnx.read import read_model
-from tapeout.frontend.onnx.session import Options, Session, node_name, unsupported
+from tapeout.frontend.onnx.session import (
+    Options,
+    Session,
+    node_name,
+    unsupported,
+    unsupported_lines,
+)
 from tapeout.support.errors import TapeoutError
 
 if TYPE_CHECKING:
@@ -142,7 +148,7 @@ def report(
             ParameterReport(v.name, str(v.type), v.trainable, path.reaches(v.value))
             for v in graph.parameters.values()
         ],
-        problems=_told(problems),
+        problems=_told(problems, session),
         warnings=_warnings(session, graph, path),
         graph=graph,
     )
@@ -166,10 +172,12 @@ def _import(session: Session) -> tuple[Graph, dict[str, int], Problems]:
     return best
 
 
-def _told(problems: Problems) -> list[str]:
-    """Return a line for each problem, and one for all nodes behind them."""
-    lines = [str(e) for e in problems.values() if not isinstance(e, NotReached)]
-    behind = len(problems) - len(lines)
+def _told(problems: Problems, session: Session) -> list[str]:
+    """Return a line for each operator and for each other problem, and one for all nodes behind them."""
+    lines = [f"not supported: {line}" for line in unsupported_lines(session)]
+    others = [e for e in problems.values() if not isinstance(e, NotImported | NotReached)]
+    lines += [str(e) for e in others]
+    behind = sum(isinstance(e, NotReached) for e in problems.values())
     return [*lines, f"nodes behind these that were not looked at: {behind}"] if behind else lines
 
 

@@ -158,13 +158,9 @@ class Session:
         Raises:
             UnsupportedOperator: There is at least one.
         """
-        missing = unsupported(self)
-        if not missing:
+        lines = unsupported_lines(self)
+        if not lines:
             return
-        lines = []
-        for name, nodes in missing.items():
-            shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
-            lines.append(f"{name} ({len(nodes)}x): {shown}")
         count = "an operator" if len(lines) == 1 else f"{len(lines)} operators"
         raise UnsupportedOperator(
             f"holds {count} that cannot be imported:\n  " + "\n  ".join(lines),
@@ -190,6 +186,15 @@ def embedded(session: Session) -> bytes | None:
             s.message.ClearField("external_data")
             s.message.ClearField("data_location")
     return bytes(whole.SerializeToString(deterministic=True))
+
+
+def unsupported_lines(session: Session) -> list[str]:
+    """Return a line for each operator that cannot be imported, with some of its nodes."""
+    lines = []
+    for name, nodes in unsupported(session).items():
+        shown = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+        lines.append(f"{name} ({len(nodes)}x): {shown}")
+    return lines
 
 
 def unsupported(session: Session) -> dict[str, list[str]]:
