@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from tapeout.cli.say import is_live, number, percent
 from tapeout.support.units import bytes_text, seconds_text
@@ -79,14 +79,15 @@ class Progress:
         self.record = Record()
         self.left = (last - first) * self.per_epoch - skipped
         self.epoch, self.at = first, skipped
-        self._live: Any = None
+        self._live: _Status | None = None
         self._shown = self._last = self._validation = self._compiled = 0.0
 
     def __enter__(self) -> Self:
         if is_live(err=self.speaker.json):
-            self._live = _status(err=self.speaker.json)
+            self._live = _Status(err=self.speaker.json)
             self._live.start()
             self._live.update("compiling …")
+            self.speaker.through = self._live.print
         return self
 
     def __exit__(
@@ -96,6 +97,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
+            self.speaker.through = None
             self._live.stop()
 
     def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
@@ -158,10 +160,16 @@ class Progress:
         return self.left * self._step_seconds() + (self.last - self.epoch) * self._validation
 
     def _show(self, loss: float) -> None:
-        text = (
-            f"epoch {self.epoch + 1}/{self.last}  step {self.at}/{self.per_epoch}  "
-            f"loss {number(loss)}  {self._rate():,.0f} samples/s  left {seconds_text(self._time_left())}"
-        )
+        parts = [
+            f"epoch {self.epoch + 1}/{self.last}",
+            f"step {self.at}/{self.per_epoch}",
+            f"loss {number(loss)}",
+        ]
+        seen = self.record.epochs[-1] if self.record.epochs else self.record.before
+        accuracy = seen.get("val_accuracy", seen.get("accuracy"))
+        parts += [f"accuracy {percent(accuracy)}"] if accuracy is not None else []
+        parts += [f"{self._rate():,.0f} samples/s", f"left {seconds_text(self._time_left())}"]
+        text = "  ".join(parts)
         if self._live is not None:
             self._live.update(text)
         else:
@@ -197,8 +205,9 @@ class _Status:
         from rich.text import Text
 
         self._text = Text
-        console = Console(stderr=err, highlight=False)
-        self._live = Live(Text(""), console=console, refresh_per_second=10, transient=True)
+        self._console = Console(stderr=err, highlight=False)
+        # Drawn when told to, not by a thread of its own: cores belong to the training.
+        self._live = Live(Text(""), console=self._console, auto_refresh=False, transient=True)
 
     def start(self) -> None:
         self._live.start()
@@ -208,8 +217,8 @@ class _Status:
 
     def update(self, text: str) -> None:
         # Text, not markup: names of the user's may hold brackets.
-        self._live.update(self._text(text, style="dim", overflow="ellipsis", no_wrap=True))
+        line = self._text(text, style="dim", overflow="ellipsis", no_wrap=True)
+        self._live.update(line, refresh=True)
 
-
-def _status(*, err: bool) -> _Status:
-    return _Status(err=err)
+    def print(self, text: str) -> None:
+        self._console.print(self._text(text), soft_wrap=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Speaker:
@@ -19,17 +22,22 @@ class Speaker:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.through: Callable[[str], None] | None = None
+        """Prints instead while something else draws on the terminal."""
 
     def line(self, label: str, text: str = "") -> None:
         """Print a labelled line; further lines of the text stand below its first."""
         first, *rest = text.split("\n")
-        click.echo(f"{label:<11}{first}".rstrip(), err=self.json)
+        self.text(f"{label:<11}{first}".rstrip())
         for more in rest:
-            click.echo(f"{'':11}{more}", err=self.json)
+            self.text(f"{'':11}{more}")
 
     def text(self, text: str) -> None:
         """Print text as it is."""
-        click.echo(text, err=self.json)
+        if self.through is not None:
+            self.through(text)
+        else:
+            click.echo(text, err=self.json)
 
     def result(self, data: dict[str, Any]) -> None:
         """Print the result as one line of JSON, if that was asked for."""
