@@ -112,17 +112,35 @@ class _Chooser:
             return False
         if facts.dear or facts.cheap > CHEAP_OPERATIONS:
             return False
-        return all(self._is_kept_anyway(v) for v in node.operands)
+        size = node.results[0].type.size
+        return all(self._is_kept_anyway(v) or self._is_smaller(v, size) for v in node.operands)
+
+    def _is_smaller(self, value: Value, size: int) -> bool:
+        """Whether a value repeats one that is smaller and has to be computed beforehand."""
+        node = value.node
+        if node is not None and value in self.inlined and self.facts[node].moves and node.operands:
+            return self._is_smaller(node.operands[0], size)
+        return node is not None and isinstance(node.op, Reduction) and value.type.size < size
 
     def _is_kept_anyway(self, value: Value) -> bool:
+        """Whether a value is given, asked for, or read by what cannot read it where it is made."""
         node = value.node
         if node is None or value in self.kept:
             return True
         if value in self.inlined:
             return self.facts[node].moves and all(map(self._is_kept_anyway, node.operands))
-        if isinstance(node.op, Scatter):
-            return True
-        return any(isinstance(r.op, Contraction | Scatter) for r in self.uses.of_value(value))
+        return isinstance(node.op, Scatter) or self._feeds_reduction(value)
+
+    def _feeds_reduction(self, value: Value) -> bool:
+        """Whether a reduction, contraction or scatter reads a value, maybe moved."""
+        pending = list(self.uses.of_value(value))
+        while pending:
+            node = pending.pop()
+            if isinstance(node.op, Reduction | Scatter):
+                return True
+            if node.results[0] in self.inlined:
+                pending += self.uses.of_value(node.results[0])
+        return False
 
 
 class LinearProbe:

@@ -8,7 +8,6 @@ memory; what follows from or leads to such a value element by element, or by poo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -27,23 +26,8 @@ FEWEST_CHANNELS = 8
 """Below this many channels, vectors along them would be mostly empty."""
 
 
-@dataclass(frozen=True)
-class Roles:
-    """The tensors of a convolution.
-
-    Attributes:
-        windowed: The operand that is read through windows.
-        windowed_order: Its dimensions, channels last.
-        sliding: The tensor that the windows slide over: the result, or the other operand.
-        sliding_order: Its dimensions, channels last.
-        channels: The lesser number of channels of the two.
-    """
-
-    windowed: Value
-    windowed_order: tuple[int, ...]
-    sliding: Value
-    sliding_order: tuple[int, ...]
-    channels: int
+Roles = tuple[tuple["Value", int], tuple["Value", int]]
+"""The windowed tensor of a convolution and the one that its windows slide over, each with its dimension of channels."""
 
 
 def choose_orders(
@@ -60,9 +44,9 @@ def choose_orders(
     chooser = _Chooser(facts, uses, fixed)
     for node in nodes:
         roles = convolution(node, facts) if isinstance(node.op, Contraction) else None
-        if roles is not None and roles.channels >= FEWEST_CHANNELS:
-            chooser.spread(roles.windowed, roles.windowed_order)
-            chooser.spread(roles.sliding, roles.sliding_order)
+        for value, channel in () if roles is None else roles:
+            if value.type.shape[channel] >= FEWEST_CHANNELS:
+                chooser.spread(value, _last(channel, value.type.rank))
     return {v: o for v, o in chooser.orders.items() if o != tuple(range(len(o)))}
 
 
@@ -83,7 +67,7 @@ def convolution(node: Node, facts: FactTable) -> Roles | None:
             if roles is not None:
                 found.append(roles)
     # The sliding axes and the kernel's play the same part in the form; what slides is longer than the kernel.
-    return max(found, key=lambda f: f[0], default=(0, None))[1]
+    return max(found, key=lambda f: f[0])[1] if found else None
 
 
 def _roles(
@@ -110,10 +94,8 @@ def _roles(
     ]
     if not windows or len(channels) != 1 or len(shared) != 1:
         return None
-    (c,), (f,) = channels, shared
-    fewest = min(first.type.shape[c], second.type.shape[f])
-    orders = _last(c, first.type.rank), _last(f, second.type.rank)
-    return prod(a.extent for a in windows), Roles(first, orders[0], second, orders[1], fewest)
+    roles = (first, channels[0]), (second, shared[0])
+    return prod(a.extent for a in windows), roles
 
 
 def _last(d: int, rank: int) -> tuple[int, ...]:
