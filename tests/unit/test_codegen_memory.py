@@ -178,6 +178,55 @@ def test_gather(dtype, checked, rng):
     compare(k, filled(k, rng), checked=checked)
 
 
+def spaced(i, lanes):
+    """Vectors of indices whose lanes lie at known distances, in the ways that a schedule writes them."""
+    zero, ramp = loops.Ramp(i64, lanes, const(0)), loops.Ramp(i64, lanes, i)
+
+    def all_lanes(n):
+        return const(n, i64, lanes)
+
+    yield ramp
+    yield add(splat(i, lanes), zero)
+    yield add(all_lanes(3), ramp)
+    yield mul(ramp, all_lanes(2))
+    yield add(splat(add(mul(i, 5), 1), lanes), mul(zero, all_lanes(2)))
+    yield add(mul(all_lanes(3), zero), splat(i, lanes))
+    yield op("sub", splat(add(i, 40), lanes), zero)
+    yield op("sub", mul(ramp, all_lanes(4)), mul(zero, all_lanes(4)))
+    yield op("sub", all_lanes(100), mul(zero, all_lanes(2)))
+    yield splat(add(i, 7), lanes)
+    yield add(mul(ramp, ramp), splat(load("n", 0, i64), lanes))
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("lanes", [2, 4, 16])
+@pytest.mark.parametrize("dtype", ["f32", "bool", "i8", "f64"])
+def test_gather_at_known_distances(dtype, lanes, checked, rng):
+    d, i = BY_NAME[dtype], var("i")
+    body, count = [], 0
+    for index in spaced(i, lanes):
+        mask = load("m", i, bool_, lanes)
+        for value in (
+            load("x", index, d, lanes),
+            load("x", index, d, lanes, active=lanes - 1, other=1),
+            load("x", index, d, lanes, mask=mask),
+        ):
+            body.append(store("o", add(mul(i, lanes), 4 * lanes * count), value))
+            count += 1
+    body.append(let("index", mul(loops.Ramp(i64, lanes, i), const(2, i64, lanes))))
+    body.append(
+        store(
+            "o",
+            add(mul(i, lanes), 4 * lanes * count),
+            load("x", var("index", i64, lanes), d, lanes),
+        )
+    )
+    params = [param("x", d, 400), param("m", bool_, 64), param("n", i64, 1)]
+    params.append(param("o", d, 4 * lanes * (count + 1), "w"))
+    k = kernel(params, loop("i", 0, 4, body, kind="grid"))
+    compare(k, filled(k, rng) | {"n": np.array([2])}, checked=checked)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "u8", "f16", "bf16"])
 @pytest.mark.parametrize("lanes", [2, 8, 64])
@@ -366,7 +415,15 @@ WRONG = {
         store("o", 0, load("x", var("i"), f32, 8, mask=const(1, bool_, 8))),
         "x at element 1",
     ),
-    "gather": (store("o", 0, load("x", loops.Ramp(i64, 8, var("i")), f32, 8)), "x at element 8"),
+    "ramp": (store("o", 0, load("x", loops.Ramp(i64, 8, var("i")), f32, 8)), "x at element 1"),
+    "gather": (
+        store("o", 0, load("x", mul(loops.Ramp(i64, 8, const(0)), const(3, i64, 8)), f32, 8)),
+        "x at element 9",
+    ),
+    "every second": (
+        store("o", 0, load("x", mul(loops.Ramp(i64, 8, const(0)), const(2, i64, 8)), f32, 8)),
+        "x at element 7",
+    ),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapeout.codegen.partial import Partial
+from tapeout.codegen.partial import Partial, shuffle
 from tapeout.codegen.text import (
     Value,
     constant,
@@ -94,6 +94,8 @@ class Memory:
                 place.dtype,
                 lanes,
             )
+        if index.lanes > 1:
+            index = self._as_scalar(index)
         if index.lanes > 1:
             return self._gather(place, index, active, mask, other)
         self._check(place, index, lanes, active, mask)
@@ -222,18 +224,51 @@ class Memory:
         self, place: Place, index: Value, active: int, mask: Value | None, other: float
     ) -> Value:
         """One load per lane: on the CPUs of today no slower than their gather instructions."""
-        out = constant(other, place.dtype, index.lanes)
+        whole = mask is None and active == index.lanes
+        if whole and _every_second(index.steps):
+            return self._load_every_second(place, index)
+        if whole and len(set(index.steps)) == 1:
+            one = self.load(place, self._lane(index, 0), 1, 1, None, other)
+            return splat(self._f, one, index.lanes)
+        out = constant(other, _raw(place.dtype), index.lanes)
         for lane in range(active):
-            at = Value(self._f.pure(f"extractelement {index}, i64 {lane}"), i64)
-            one = None
+            at = self._lane(index, lane)
+            bit = None
             if mask is not None:
-                one = Value(self._f.pure(f"extractelement {mask}, i64 {lane}"), bool_)
-            self._check(place, at, 1, 1, one)
-            raw = Value(self._load_one(place, at, one, other), _raw(place.dtype))
-            item = self._from_memory(raw, place.dtype)
+                bit = Value(self._f.pure(f"extractelement {mask}, i64 {lane}"), bool_)
+            self._check(place, at, 1, 1, bit)
+            item = Value(self._load_one(place, at, bit, other), out.dtype)
             text = self._f.pure(f"insertelement {out}, {item}, i64 {lane}")
-            out = Value(text, place.dtype, index.lanes)
-        return out
+            out = Value(text, out.dtype, index.lanes)
+        return self._from_memory(out, place.dtype)
+
+    def _as_scalar(self, index: Value) -> Value:
+        """Return the first index of lanes that follow each other; other vectors as they are."""
+        first = index.steps[0] if index.steps else 0
+        if index.steps != tuple(range(first, first + index.lanes)):
+            return index
+        return self._later(Value(index.start, i64), first)
+
+    def _lane(self, index: Value, lane: int) -> Value:
+        """The index of one lane: a known distance from a scalar if possible, which needs no vector."""
+        if index.steps:
+            return self._later(Value(index.start, i64), index.steps[lane])
+        return Value(self._f.pure(f"extractelement {index}, i64 {lane}"), i64)
+
+    def _load_every_second(self, place: Place, index: Value) -> Value:
+        """Two loads that overlap, so that the second ends with the last element, and one shuffle."""
+        lanes = index.lanes
+        type_ = memory_type(place.dtype, lanes)
+        halves = []
+        for skip in (0, lanes - 1):
+            at = self._later(Value(index.start, i64), index.steps[0] + skip)
+            self._check(place, at, lanes, lanes, None)
+            address = self._address(place, at)
+            halves.append(self._f.do(f"load {type_}, ptr {address}, align {place.dtype.bytes}"))
+        picked = [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)]
+        mask = shuffle(picked, lanes)
+        text = self._f.pure(f"shufflevector {type_} {halves[0]}, {type_} {halves[1]}, {mask}")
+        return self._from_memory(Value(text, _raw(place.dtype), lanes), place.dtype)
 
     # --- bounds ----------------------------------------------------------------------------------
 
@@ -278,22 +313,29 @@ def splat(f: Function, x: Value, lanes: int) -> Value:
     """Return a scalar in every lane."""
     if lanes == 1:
         return x
+    known = (x.text, (0,) * lanes) if x.dtype == i64 else ("", ())
     if not x.text.startswith("%"):
-        return Value(f"splat ({x})", x.dtype, lanes)
+        return Value(f"splat ({x})", x.dtype, lanes, *known)
     type_ = register_type(x.dtype, lanes)
     first = f.pure(f"insertelement {type_} poison, {x}, i64 0")
     text = f.pure(f"shufflevector {type_} {first}, {type_} poison, <{lanes} x i32> zeroinitializer")
-    return Value(text, x.dtype, lanes)
+    return Value(text, x.dtype, lanes, *known)
 
 
 def ramp(f: Function, start: Value, lanes: int) -> Value:
     """Return `start, start+1, …`, one per lane."""
     if lanes == 1:
         return start
+    known = (start.text, tuple(range(lanes)))
     steps = "<" + ", ".join(f"i64 {i}" for i in range(lanes)) + ">"
     if start.number == 0:
-        return Value(steps, i64, lanes)
-    return Value(f.pure(f"add {splat(f, start, lanes)}, {steps}"), i64, lanes)
+        return Value(steps, i64, lanes, *known)
+    return Value(f.pure(f"add {splat(f, start, lanes)}, {steps}"), i64, lanes, *known)
+
+
+def _every_second(steps: tuple[int, ...]) -> bool:
+    """Whether lanes lie two apart, in a vector long enough that two loads and a shuffle are fewer instructions."""
+    return len(steps) >= 4 and steps == tuple(range(steps[0], steps[0] + 2 * len(steps), 2))
 
 
 def _raw(dtype: DType) -> DType:

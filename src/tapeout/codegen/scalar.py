@@ -156,7 +156,26 @@ class Scalars:
     def _plain_integer(self, op: str, args: list[Value]) -> Value:
         x, y = args
         folded = _fold(op, x, y)
-        return folded or self._made(f"{_INTEGER[op]} {x}, {y.text}", x)
+        if folded:
+            return folded
+        made = self._made(f"{_INTEGER[op]} {x}, {y.text}", x)
+        return self._spaced(op, x, y, made) if x.steps and y.steps else made
+
+    def _spaced(self, op: str, x: Value, y: Value, made: Value) -> Value:
+        """Say how far the lanes of `x op y` lie apart, where that is known of x and y."""
+        a, b = Value(x.start, i64), Value(y.start, i64)
+        pairs = list(zip(x.steps, y.steps, strict=True))
+        if op in ("add", "sub"):
+            start = self._plain_integer(op, [a, b])
+            steps = tuple(s + t if op == "add" else s - t for s, t in pairs)
+        elif op == "mul" and b.number == 0 and len(set(y.steps)) == 1:
+            start = self._plain_integer("mul", [a, constant(y.steps[0], i64)])
+            steps = tuple(s * t for s, t in pairs)
+        elif op == "mul" and a.number == 0 and len(set(x.steps)) == 1:
+            return self._spaced(op, y, x, made)
+        else:
+            return made
+        return made._replace(start=start.text, steps=steps)
 
     def _compare_integer(self, op: str, args: list[Value]) -> Value:
         x, y = args

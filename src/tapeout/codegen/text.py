@@ -26,11 +26,21 @@ _REGISTER = {"f32": "float", "f64": "double", "f16": "i16", "bf16": "i16", "bool
 
 
 class Value(NamedTuple):
-    """An operand with its element type and number of lanes."""
+    """An operand with its element type and number of lanes.
+
+    Attributes:
+        text: The operand.
+        dtype: Element type.
+        lanes: Number of lanes.
+        start: Of a vector of indices whose lanes lie at known distances: the i64 scalar they are counted from.
+        steps: The distance of each lane from `start`; empty if unknown.
+    """
 
     text: str
     dtype: DType
     lanes: int = 1
+    start: str = ""
+    steps: tuple[int, ...] = ()
 
     @property
     def type(self) -> str:
@@ -66,9 +76,10 @@ def memory_type(dtype: DType, lanes: int = 1) -> str:
 def constant(value: float, dtype: DType, lanes: int = 1) -> Value:
     """Return a number as an operand, in every lane; floats are rounded to the type."""
     text = _number(value, dtype)
-    if lanes > 1:
-        text = f"splat ({register_type(dtype)} {text})"
-    return Value(text, dtype, lanes)
+    if lanes == 1:
+        return Value(text, dtype)
+    known = ("0", (int(value),) * lanes) if dtype == i64 else ("", ())
+    return Value(f"splat ({register_type(dtype)} {text})", dtype, lanes, *known)
 
 
 def _number(value: float, dtype: DType) -> str:
