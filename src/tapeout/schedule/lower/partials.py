@@ -16,6 +16,7 @@ from tapeout.schedule.lower.choose import choose, lanes_for, width
 from tapeout.schedule.lower.domain import sort_axes
 from tapeout.schedule.lower.exprs import Rewriter, postorder
 from tapeout.schedule.lower.normal import normalise, offsets
+from tapeout.schedule.lower.reduce import OPERATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,6 @@ FEW = 16
 LONG = 8 * 1024
 PART = 4 * 1024
 MOST_PARTS = 64
-
-_OPERATION = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ class _Cutter:
         for r in group:
             self.pending.append(replace(r, name=f"{r.name}.rest"))
             both = [self.s.temp(f"{r.name}.{x}", r.dtype) for x in ("parts", "rest")]
-            total = self.s.apply(_OPERATION[r.combine], *both)
+            total = self.s.apply(OPERATION[r.combine], *both)
             self.pending.append(Reduce(r.name, r.combine, (), total, r.dtype))
 
 

@@ -22,7 +22,7 @@ ACCUMULATORS = 4
 UNROLLED = 9
 """A reduction of at most this many steps is written without loops."""
 
-_BINARY = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+OPERATION = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 
 
 def neutral(combine: str, dtype: DType) -> float:
@@ -188,7 +188,7 @@ class _Reduction:
         if self.state.fresh(u):
             self.state.set(u, value)
             return
-        self.state.set(u, self.w.apply(_BINARY[stage.combine], self.state.get(u), value))
+        self.state.set(u, self.w.apply(OPERATION[stage.combine], self.state.get(u), value))
 
     def _fma(self, a: loops.Expr, b: loops.Expr, acc: loops.Expr, place: Place) -> loops.Expr:
         total = self.w.apply("fma", a, b, acc)
@@ -219,7 +219,7 @@ class _Reduction:
         while len(parts) > 1:
             pairs = zip(parts[::2], parts[1::2], strict=False)
             odd = parts[len(parts) // 2 * 2 :]
-            parts = [self.w.apply(_BINARY[self.stage.combine], a, b) for a, b in pairs] + odd
+            parts = [self.w.apply(OPERATION[self.stage.combine], a, b) for a, b in pairs] + odd
         if self.steps.vector is None:
             return parts[0]
         return self.w.lanes(self.stage.combine, parts[0])
