@@ -1,25 +1,17 @@
 """What docs/how-to/add-an-op.md says is done to a copy of the checkout, as it stands there."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.arch.pages import blocks, run
 from tests.arch.sources import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "add-an-op.md"
 COPIED = ("src", "tests", "pyproject.toml")
-
-
-def blocks(language: str) -> list[str]:
-    """Return the fenced blocks of the page in a language, in order."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
 
 
 @pytest.fixture(scope="module")
@@ -34,30 +26,21 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, copy / name, ignore=junk)
         else:
             shutil.copy(ROOT / name, copy / name)
-    (diff,) = blocks("diff")
+    (diff,) = blocks(PAGE, "diff")
     # Above the copy git must not look for a repository, whose root would be where paths start.
-    alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(copy.parent)}
+    alone = {"GIT_CEILING_DIRECTORIES": str(copy.parent)}
     run(["git", "apply", "--check", "-"], copy, alone, diff)
     run(["git", "apply", "-"], copy, alone, diff)
     return copy
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str], text: str = "") -> str:
-    """Run a command and return what it printed; fail where it fails."""
-    done = subprocess.run(
-        command, cwd=folder, env=environment, input=text, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def here(copy: Path) -> dict[str, str]:
     """Return the environment in which the copy's package is imported."""
-    return {**os.environ, "PYTHONPATH": str(copy / "src")}
+    return {"PYTHONPATH": str(copy / "src")}
 
 
 def test_the_diff_is_one_source_file_and_one_row() -> None:
-    (diff,) = blocks("diff")
+    (diff,) = blocks(PAGE, "diff")
     files = re.findall(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE)
     assert [f.split("/")[0] for f in files] == ["src", "tests"]
     rows = diff.split("+++ b/tests")[1]
@@ -76,5 +59,5 @@ def test_the_generic_tests_accept_the_new_operation(changed: Path) -> None:
 
 def test_the_examples_run_natively(changed: Path) -> None:
     script = changed / "page.py"
-    script.write_text("\n".join(blocks("python")), encoding="utf-8")
+    script.write_text("\n".join(blocks(PAGE, "python")), encoding="utf-8")
     run([sys.executable, str(script)], changed, here(changed))
