@@ -224,7 +224,9 @@ def _conv(m: _Maker, x: Sym) -> Sym | None:
         )
     groups = 2 if x.shape[1] % 2 == 0 and m.draw(st.booleans()) else 1
     kernel = [m.draw(st.integers(1, min(3, n + 1))) for n in x.shape[2:]]
-    low = [1 if k > n else m.draw(st.integers(0, 1)) for k, n in zip(kernel, x.shape[2:])]
+    low = [
+        1 if k > n else m.draw(st.integers(0, 1)) for k, n in zip(kernel, x.shape[2:], strict=True)
+    ]
     stride = m.draw(st.integers(1, 2))
     shape = (2 * groups, x.shape[1] // groups, *kernel)
     w = m._variable(f"c{len(m.case.variables)}", shape)

@@ -27,12 +27,11 @@ from tapeout.kernel.compute import (
     Store,
     Temp,
 )
-from tapeout.kernel.program import Program
+from tapeout.kernel.program import Layout, Program
 from tapeout.kernel.target import AVX2
 from tapeout.oracle import program as program_oracle
 from tapeout.oracle import scalars
-from tapeout.schedule.build import schedule
-from tapeout.schedule.fuse import Fused
+from tapeout.schedule.build import Plan, plan_works, schedule
 from tapeout.schedule.layout import plan_variables
 from tapeout.schedule.model import Home
 
@@ -41,26 +40,53 @@ Arrays = Mapping[str, Array]
 
 
 def run_works(
-    fused: Fused, graph: Graph, inputs: Arrays, variables: Arrays
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return outputs and the variables after the updates."""
-    memory: dict[str, Array] = {}
-    for home in fused.homes.values():
-        memory[home.name] = _start(home, fused, inputs, variables)
-    for work in fused.works:
+    graph: Graph, inputs: Arrays, variables: Arrays
+) -> tuple[dict[str, Array], dict[str, Array], Plan]:
+    """Return outputs, the variables after the updates, and the plan that was run."""
+    layout = plan_variables(graph.variables)
+    plan = plan_works(graph, layout)
+    memory = _memory(plan, layout, inputs, variables)
+    late = [work.late for work in plan.works]
+    assert late == sorted(late), "something follows an update"
+    for work in plan.works:
         _Run(work.kernel, [memory[h.name] for h in work.homes]).run()
-    outputs = {name: _logical(memory[h.name], h) for name, h in fused.outputs.items()}
-    after = {v.name: memory.get(v.name, variables[v.name]) for v in graph.variables}
-    shaped = {v.name: np.reshape(after[v.name], v.type.shape) for v in graph.variables}
-    return outputs, shaped
+    outputs = {name: _logical(memory[h.name], h) for name, h in plan.fused.outputs.items()}
+    after = {v.name: np.reshape(memory[v.name], v.type.shape) for v in graph.variables}
+    return outputs, after, plan
 
 
-def _start(home: Home, fused: Fused, inputs: Arrays, variables: Arrays) -> Array:
-    given = {"input": inputs, "variable": variables, "constant": fused.constants}
-    if home.space in given:
-        return np.ravel(np.array(given[home.space][home.name], home.type.dtype.numpy))
-    bits = np.full(home.type.bytes, 0xFF, np.uint8)  # reads as NaN: what is used must be written
-    return bits.view(home.type.dtype.numpy)
+def _memory(plan: Plan, layout: Layout, inputs: Arrays, variables: Arrays) -> dict[str, Array]:
+    """Return flat arrays by name of home; what nothing has written reads as NaN."""
+    memory: dict[str, Array] = {}
+    given = {"input": inputs, "constant": plan.fused.constants}
+    persistent = np.zeros(layout.bytes, np.uint8)
+    slots = layout.slot
+    for s in layout.slots:
+        view = persistent[s.offset : s.offset + s.type.bytes].view(s.type.dtype.numpy)
+        memory[s.name] = view
+        view[:] = np.ravel(variables[s.name])
+    for r in plan.regions:
+        if r.home.space == "variable":
+            start = slots[r.parts[0][0]].offset
+            spanned = persistent[start : start + r.home.type.bytes]
+        else:
+            spanned = np.full(r.home.type.bytes, 0xFF, np.uint8)
+        memory[r.home.name] = spanned.view(r.home.type.dtype.numpy)
+        homes = {h.name: h for w in plan.works for h in w.homes} | plan.fused.homes
+        for name, at in r.parts if r.home.space == "gradient" else ():
+            part = spanned[at : at + homes[name].type.bytes]
+            memory[name] = part.view(homes[name].type.dtype.numpy)
+    outputs = plan.fused.outputs.values()
+    for home in (*plan.fused.sources, *outputs, *(h for w in plan.works for h in w.homes)):
+        if home.name in memory:
+            continue
+        if home.space in given:
+            dtype = home.type.dtype.numpy
+            memory[home.name] = np.ravel(np.array(given[home.space][home.name], dtype))
+        else:
+            bits = np.full(home.type.bytes, 0xFF, np.uint8)
+            memory[home.name] = bits.view(home.type.dtype.numpy)
+    return memory
 
 
 def _logical(flat: Array, home: Home) -> Array:

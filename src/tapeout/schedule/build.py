@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
 from tapeout.kernel.program import Check, Launch, Program
-from tapeout.schedule.fuse import fuse
+from tapeout.schedule.fuse import Fused, fuse
 from tapeout.schedule.kernels import nan_search
 from tapeout.schedule.lower import lower
 from tapeout.schedule.memory import place
 from tapeout.schedule.model import Home, Region
 from tapeout.schedule.order import order
+from tapeout.schedule.reuse import reuse
 from tapeout.schedule.sweep import merge_sweeps
 from tapeout.schedule.verify import verify
 
@@ -28,6 +30,33 @@ GRADIENT = "grad/"
 """An output of this name and a parameter's is the gradient of the parameter."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The kernels of a program at level T.
+
+    Attributes:
+        fused: What fusion gave: where outputs and checks live, and the constants.
+        works: The kernels in the order in which they run; late ones come last.
+        regions: Homes at fixed distances from each other.
+    """
+
+    fused: Fused
+    works: tuple[Work, ...]
+    regions: tuple[Region, ...]
+
+
+def plan_works(graph: Graph, layout: Layout) -> Plan:
+    """Return the kernels of a graph in their final order, updates merged, results over dying operands."""
+    fused = fuse(graph)
+    works, regions = merge_sweeps(fused.works, layout, {h.name: None for h in fused.checks})
+    regions += gradient_region(fused.outputs, layout, regions)
+    homes = {h.name: h for h in fused.sources} | {h.name: h for w in works for h in w.homes}
+    lasting = {h.name: h for h in (*fused.outputs.values(), *fused.checks)}
+    works = order(works, homes | lasting, dict.fromkeys(lasting))
+    parts = {name: None for r in regions for name, _ in r.parts}
+    return Plan(fused, reuse(works, {**dict.fromkeys(lasting), **parts}), regions)
+
+
 def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool = False) -> Program:
     """Return the program of a graph of primitives.
 
@@ -41,29 +70,24 @@ def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool =
         CompileError: An operation cannot be scheduled.
         VerifyError: The finished program breaks a rule of its representation (a fault of this package).
     """
-    fused = fuse(graph)
-    works, regions = merge_sweeps(fused.works, layout, {h.name: None for h in fused.checks})
-    regions += gradient_region(fused.outputs, layout, regions)
-    homes = {h.name: h for h in fused.sources} | {h.name: h for w in works for h in w.homes}
-    lasting = [*fused.outputs.values(), *fused.checks]
-    works = order(works, homes | {h.name: h for h in lasting}, {h.name: None for h in lasting})
-
+    plan = plan_works(graph, layout)
+    fused = plan.fused
     items = _Items(target)
-    for work in works:
+    for work in plan.works:
         if not work.late:
             items.launch(work)
             if check_nans:
                 items.check_nans(work, len(graph.checks))
     for code, (check, home) in enumerate(zip(graph.checks, fused.checks, strict=True), 1):
         items.append(Check(home.name, code, check.message), [home])
-    for work in works:
+    for work in plan.works:
         if work.late:
             items.launch(work)
     items.homes.update((h.name, h) for h in (*fused.outputs.values(), *fused.sources))
 
     inputs = {v.name: v.type for v in graph.inputs}
     outputs = {name: home.name for name, home in fused.outputs.items()}
-    placed = place(items.items, items.homes, regions, layout, fused.constants, inputs, outputs)
+    placed = place(items.items, items.homes, plan.regions, layout, fused.constants, inputs, outputs)
     program = Program(
         graph.name,
         tuple(inputs),

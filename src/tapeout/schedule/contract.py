@@ -21,10 +21,10 @@ from tapeout.kernel.compute import (
     ExprBuilder,
     Load,
     LoopKernel,
-    Store,
 )
-from tapeout.schedule.lower.exprs import Rewriter, axes_of, shared_load
+from tapeout.schedule.lower.exprs import Rewriter, axes_of
 from tapeout.schedule.model import Home, Scope, Work
+from tapeout.schedule.rehome import rehomed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,7 +199,7 @@ class Borders:
         """Return a kernel with guarded factors read from copies, after the works that make new copies."""
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         if isinstance(kernel, LoopKernel):
-            return [_renumbered(kernel, homes, work)]
+            return [rehomed(kernel, homes, work)]
         kernel = _forward(kernel)
         before: list[Work] = []
         factors: list[Expr] = []
@@ -214,7 +214,7 @@ class Borders:
             index = tuple(i - lo for i, (lo, _) in zip(_affine(e), bounds, strict=True))
             buffer = Buffer(name, home.type.dtype, home.type.shape, home.strides)
             factors.append(ExprBuilder().load(buffer, index))
-        return [*before, _renumbered(replace(kernel, a=factors[0], b=factors[1]), homes, work)]
+        return [*before, rehomed(replace(kernel, a=factors[0], b=factors[1]), homes, work)]
 
     def _copy(
         self,
@@ -264,25 +264,3 @@ def _bounds(kernel: ContractionKernel, e: Expr) -> list[tuple[int, int]] | None:
     products = prod(a.extent for a in axes if a in used)
     # A copy costs a read and a write per element: it must be read at least twice.
     return bounds if products >= 2 * prod(hi - lo + 1 for lo, hi in bounds) else None
-
-
-def _renumbered(
-    kernel: ContractionKernel | LoopKernel, homes: Mapping[str, Home], work: Work
-) -> Work:
-    """Return a kernel with buffers called b0, b1, … again, those that are no longer used left out."""
-    scope = Scope()
-
-    def load(e: Load) -> Expr:
-        buffer = scope.buffer(homes[e.buffer], "r")
-        return shared_load(scope.s, replace(e, buffer=buffer.name))
-
-    rewrite = Rewriter(scope.s, {}, {}, load)
-    if isinstance(kernel, ContractionKernel):
-        kernel = replace(kernel, a=rewrite(kernel.a), b=rewrite(kernel.b))
-    stages = []
-    for t in kernel.stages:
-        assert isinstance(t, Store)
-        value = rewrite(t.value)
-        stages.append(replace(t, buffer=scope.buffer(homes[t.buffer], "w").name, value=value))
-    new = replace(kernel, buffers=scope.buffers, stages=tuple(stages))
-    return replace(work, kernel=new, homes=scope.homes)

@@ -1,0 +1,98 @@
+"""Lets a kernel write its result over an operand that dies there: less memory, fewer cache lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tapeout.kernel.compute import ContractionKernel, LoopKernel, Store
+from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.rehome import rehomed
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping, Sequence
+
+    from tapeout.kernel.compute import Load, Stage
+    from tapeout.schedule.model import Home, Work
+
+
+def reuse(works: Sequence[Work], fixed: Container[str]) -> tuple[Work, ...]:
+    """Return the kernels with results written over dying operands.
+
+    A result takes the place of an operand of the same type and layout when the kernel is the last that touches the operand and
+    reads it only at the element that it then writes.
+
+    Args:
+        works: In the order in which they run.
+        fixed: Homes that stay where they are: outputs, checks, and parts of regions.
+    """
+    last = {name: i for i, work in enumerate(works) for name in work.touches}
+    writers: dict[str, int] = {}
+    for work in works:
+        for name in work.writes:
+            writers[name] = writers.get(name, 0) + 1
+    became: dict[str, Home] = {}
+    out: list[Work] = []
+    for i, work in enumerate(works):
+        taken: dict[str, None] = {}
+        for home in work.homes:
+            if home.name in fixed or home.name not in work.writes or home.name in work.reads:
+                continue
+            if home.space != "activation" or writers[home.name] != 1:
+                continue
+            dying = [
+                h
+                for h in work.homes
+                if h.space == "activation"
+                and (last[h.name], h.type, h.order) == (i, home.type, home.order)
+                and h.name not in fixed
+                and h.name not in taken
+                and h.name not in work.writes
+            ]
+            operand = next((h for h in dying if _same_place(work, h.name, home.name)), None)
+            if operand is not None:
+                taken[operand.name] = None
+                became[home.name] = became.get(operand.name, operand)
+        out.append(_moved(work, became))
+    return tuple(out)
+
+
+def _moved(work: Work, became: Mapping[str, Home]) -> Work:
+    homes = tuple(became.get(h.name, h) for h in work.homes)
+    if homes == work.homes:
+        return work
+    if len(dict.fromkeys(h.name for h in homes)) == len(homes):
+        return replace(work, homes=homes)
+    names = (b.name for b in work.kernel.buffers)
+    return rehomed(work.kernel, dict(zip(names, homes, strict=True)), work)
+
+
+def _same_place(work: Work, operand: str, result: str) -> bool:
+    """Whether a kernel reads an operand only at the element that it writes to a result, and not after it wrote."""
+    kernel = work.kernel
+    names = {h.name: b.name for h, b in zip(work.homes, kernel.buffers, strict=True)}
+    if isinstance(kernel, LoopKernel):
+        return _same_in(kernel.stages, names[operand], names[result])
+    if not isinstance(kernel, ContractionKernel):
+        return False
+    if any(e.buffer == names[operand] for e in loads(kernel.a, kernel.b)):
+        return False
+    return _same_in(kernel.stages, names[operand], names[result])
+
+
+def _same_in(stages: Sequence[Stage], operand: str, result: str) -> bool:
+    store = next(s for s in stages if isinstance(s, Store) and s.buffer == result)
+    written = False
+    for stage in stages:
+        found = [e for e in loads(stage.value) if e.buffer == operand]
+        together = isinstance(stage, Store) and not stage.axes and not store.axes
+        if found and ((written and not together) or stage.axes != store.axes):
+            return False
+        if not all(_reads_at(e, store) for e in found):
+            return False
+        written = written or stage is store
+    return True
+
+
+def _reads_at(e: Load, store: Store) -> bool:
+    return not e.where and e.index == store.index
