@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tapeout.export.onnx import save
-from tapeout.export.onnx.save import model, primitives
+from tapeout.export.onnx.save import model
 from tapeout.export.onnx.table import spelled
 from tapeout.frontend.onnx import load
 from tapeout.ir.build import Builder
@@ -17,6 +17,7 @@ from tapeout.ir.dtype import f32, i64
 from tapeout.ir.graph import Graph
 from tapeout.ir.op import REGISTRY, Composite, Elementwise
 from tapeout.ir.type import Dim, TensorType
+from tapeout.ops.composite.pool import MaxPool
 from tapeout.ops.sym import Sym
 from tapeout.oracle import graph as oracle
 from tapeout.support.errors import DataError, OptionError, UnboundDimension
@@ -81,7 +82,7 @@ def elsewhere(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Array]
 def test_every_primitive_has_a_spelling() -> None:
     ours = [c for c in REGISTRY.values() if c.__module__.startswith("tapeout.ops.")]
     needed = {c.name for c in ours if not issubclass(c, Elementwise | Composite)}
-    assert needed == set(spelled())
+    assert needed <= set(spelled())
 
 
 @settings(max_examples=40)
@@ -235,7 +236,7 @@ def test_a_mean_over_a_named_dimension_is_refused() -> None:
 
 def test_named_images_are_refused_where_tables_need_numbers() -> None:
     text = (
-        "g (float[N,2,H,8] x) => (float y) {h = Conv (x, w); y = MaxPool <kernel_shape=[2,2]> (h)}"
+        "g (float[N,2,H,8] x) => (float y) {h = Conv (x, w); y = LpPool <kernel_shape=[2,2]> (h)}"
     )
     with pytest.raises(UnboundDimension, match="bind"):
         model(load(net(text)))
@@ -249,7 +250,27 @@ def test_a_graph_without_its_source_cannot_stay_named() -> None:
         model(b.graph({"N": 2}))
 
 
-def test_composites_are_written_out() -> None:
+def test_operators_of_onnx_stay_what_they_are() -> None:
+    """So that a file that is read again has the same gradients at corners, and other runtimes are fast."""
     graph = load(net())
-    assert any(isinstance(n.op, Composite) for n in graph.nodes)
-    assert not any(isinstance(n.op, Composite) for n in primitives(graph).nodes)
+    ops = [n.op_type for n in model(graph).graph.node]
+    for op in ("Conv", "Relu", "MaxPool", "Softmax"):
+        assert op in ops
+    again = load(model(graph))
+    assert [n.op.name for n in again.nodes if n.op.name != "reshape"] == [
+        n.op.name for n in graph.nodes if n.op.name != "reshape"
+    ]
+
+
+def test_places_of_a_pool_are_written_out() -> None:
+    b = Builder("g")
+    x = Sym(b, b.add_input("x", TensorType(f32, (1, 1, 4, 4))))
+    pool = MaxPool(kernel=(2, 2), strides=(2, 2), low=(0, 0), high=(0, 0), dilations=(1, 1))
+    values, places = x.emit_all(pool, x)
+    b.set_output("values", values.value)
+    b.set_output("places", places.value)
+    array = np.random.default_rng(0).normal(size=(1, 1, 4, 4)).astype(np.float32)
+    want = oracle.run(b.graph(), {"x": array}).outputs
+    got = run_elsewhere(model(b.graph()), {"x": array})
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])

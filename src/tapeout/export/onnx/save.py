@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tapeout.export.onnx.table import spell
+from tapeout.export.onnx.table import is_native, spell
 from tapeout.export.onnx.writer import PLAIN_OPSET, Writer, value_info
 from tapeout.ir.build import rebuilder
 from tapeout.ir.op import Composite
@@ -17,11 +17,11 @@ from tapeout.support.errors import CompileError, OptionError, UnboundDimension
 from tapeout.support.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     import onnx
 
-    from tapeout.ir.graph import Graph, Value
+    from tapeout.ir.graph import Graph, Node, Value
     from tapeout.ir.type import TensorType
 
 _NESTED = 32
@@ -57,7 +57,7 @@ def model(graph: Graph, *, feed_parameters: bool = True) -> onnx.ModelProto:
     from onnx import helper
 
     source = graph
-    graph = primitives(graph)
+    graph = written_out(graph)
     if graph.dims:
         check_by_shapes_only(source, graph)
     results = _results(graph)
@@ -67,9 +67,10 @@ def model(graph: Graph, *, feed_parameters: bool = True) -> onnx.ModelProto:
     w = Writer([*given, *variables, *results], _sources(graph))
     names: dict[Value, str] = {v: v.name for v in graph.inputs}
     names.update((v.value, v.name) for v in graph.variables)
+    read = _read(graph)
     for node in graph.nodes:
         w.label = node.loc.name or node.op.name
-        names[node.results[0]] = spell(w, node, [names[v] for v in node.operands])
+        names[node.results[0]] = spell(w, node, [names[v] for v in node.operands], read)
     w.label = "outputs"
     for name, value in results.items():
         w.emit_to(name, "Identity", names[value])
@@ -130,7 +131,7 @@ def check_by_shapes_only(source: Graph, written: Graph) -> None:
         raise UnboundDimension(text, where=source.name, hint=hint)
     for factor in (3, 4):
         dims = {name: factor * n for name, n in source.dims.items()}
-        bound = primitives(source.bind(dims))
+        bound = written_out(source.bind(dims))
         place = _difference(written, bound, dims)
         if place is not None:
             text = f"depends on {', '.join(source.dims)} by more than shapes, at {place}"
@@ -181,26 +182,35 @@ def _metadata(graph: Graph) -> dict[str, str]:
     return found | ({"tapeout.checks": json.dumps(checks, sort_keys=True)} if checks else {})
 
 
-def primitives(graph: Graph) -> Graph:
-    """Return the graph with every composite written out as its formula.
+def _read(graph: Graph) -> set[Value]:
+    """Return the values that something reads."""
+    return {*graph.results, *(v for n in graph.nodes for v in n.operands)}
+
+
+def written_out(graph: Graph) -> Graph:
+    """Return the graph with every composite that ONNX does not have itself written out as its formula.
 
     Raises:
         CompileError: Formulas are nested beyond all measure.
     """
     for _ in range(_NESTED):
-        if not any(isinstance(n.op, Composite) for n in graph.nodes):
+        read = _read(graph)
+        formulas = {
+            n for n in graph.nodes if isinstance(n.op, Composite) and not is_native(n, read)
+        }
+        if not formulas:
             return graph
-        graph = _written_out(graph)
+        graph = _written_out(graph, formulas)
     raise CompileError(f"formulas are nested more than {_NESTED} deep", where=graph.name)
 
 
-def _written_out(graph: Graph) -> Graph:
+def _written_out(graph: Graph, formulas: Container[Node]) -> Graph:
     b = rebuilder(graph)
     new: dict[Value, Value] = {}
     for node in graph.nodes:
         operands = [new.get(v, v) for v in node.operands]
         with b.at(node.loc):
-            if isinstance(node.op, Composite):
+            if node in formulas and isinstance(node.op, Composite):
                 made = [s.value for s in node.op.decompose(*(Sym(b, v) for v in operands))]
             else:
                 made = list(b.emit(node.op, *operands))

@@ -4,7 +4,8 @@
     def transpose(w: Writer, node: Node, x: str) -> str:
         return w.transpose(x, node.op.perm)
 
-Elementwise operations need no entry: their scalar body is their spelling (`scalars`).
+Elementwise operations need no entry: their scalar body is their spelling (`scalars`). `spells_if` enters operators that ONNX
+has itself, for nodes that fit; composites that do not fit are written out as their formula first.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from tapeout.ops.elementwise import Bitcast, Cast
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
-    from tapeout.ir.graph import Node
+    from collections.abc import Container
+
+    from tapeout.ir.graph import Node, Value
 
 Spelling = Callable[..., str]
+Condition = Callable[["Node", "Container[Value]"], bool]
 _TABLE: dict[str, Spelling] = {}
+_NATIVE: dict[str, tuple[Condition, Spelling]] = {}
 
 
 def spells(name: str) -> Callable[[Spelling], Spelling]:
@@ -38,14 +43,38 @@ def spells(name: str) -> Callable[[Spelling], Spelling]:
     return enter
 
 
-def spell(w: Writer, node: Node, operands: list[str]) -> str:
-    """Append the ONNX nodes of a primitive and return the name of its result.
+def spells_if(name: str, fits: Condition) -> Callable[[Spelling], Spelling]:
+    """Enter a function as the spelling of those nodes of an operation that fit.
+
+    Args:
+        name: The operation.
+        fits: Asked with the node and the values that something reads.
+    """
+
+    def enter(spelling: Spelling) -> Spelling:
+        if name in _NATIVE:
+            raise ValueError(f"two spellings of {name}")
+        _NATIVE[name] = (fits, spelling)
+        return spelling
+
+    return enter
+
+
+def is_native(node: Node, read: Container[Value]) -> bool:
+    """Return whether ONNX has the operation itself; `read` are the values that something reads."""
+    import tapeout.export.onnx.spellings  # noqa: F401  (fills the table)
+
+    return node.op.name in _NATIVE and _NATIVE[node.op.name][0](node, read)
+
+
+def spell(w: Writer, node: Node, operands: list[str], read: Container[Value]) -> str:
+    """Append the ONNX nodes of a node and return the name of its first result.
 
     Raises:
         CompileError: The operation has no spelling.
     """
-    import tapeout.export.onnx.spellings  # noqa: F401  (fills the table)
-
+    if is_native(node, read):
+        return _NATIVE[node.op.name][1](w, node, *operands)
     if node.op.name in _TABLE:
         return _TABLE[node.op.name](w, node, *operands)
     if isinstance(node.op, Elementwise):

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tapeout.export.onnx.table import spells
-from tapeout.ir.dtype import bf16, f32, i64
+from tapeout.ir.dtype import bf16, f16, f32, f64, i64
 from tapeout.ops import contraction
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ def dot_general(w: Writer, node: Node, a: str, b: str) -> str:
     op = node.op
     assert isinstance(op, contraction.DotGeneral)
     ta, tb = (v.type for v in node.operands)
+    if _is_gemm(op, ta, tb):
+        return w.emit(
+            "Gemm", a, b, transA=int(op.contract_a == (0,)), transB=int(op.contract_b == (1,))
+        )
     through = _detour(ta.dtype)
     if through is not None:
         a, b = w.cast(a, through), w.cast(b, through)
@@ -30,6 +34,12 @@ def dot_general(w: Writer, node: Node, a: str, b: str) -> str:
     right = _matrix(w, b, tb, op.batch_b, op.contract_b, contracted_last=False)
     y = w.reshape(w.emit("MatMul", left, right), node.results[0].type.shape)
     return y if through is None else w.cast(y, ta.dtype)
+
+
+def _is_gemm(op: contraction.DotGeneral, ta: TensorType, tb: TensorType) -> bool:
+    """Whether it is a product of two matrices, which are read as they lie."""
+    matrices = ta.rank == tb.rank == 2 and len(op.contract_a) == 1 and not op.batch_a
+    return matrices and ta.dtype in (f16, f32, f64)
 
 
 def _detour(dtype: DType) -> DType | None:
