@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +37,9 @@ def load_onnx(
     """
     from tapeout.frontend import onnx as front
 
-    def read(as_mode: str | Mapping[str, str]) -> Graph:
-        return front.load(
-            model, dims=dims, shapes=shapes, values=values, trainable=trainable, mode=as_mode
-        )
-
-    graph = read(mode)
-    return replace(graph, evaluation=None if mode == "eval" else lambda: read("eval"))
+    return front.load(
+        model, dims=dims, shapes=shapes, values=values, trainable=trainable, mode=mode
+    )
 
 
 def save_onnx(graph: Graph, path: str | Path) -> None:
