@@ -61,11 +61,15 @@
     const full = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
     const set = (x, y, width, height) => svg.setAttribute("viewBox", `${x} ${y} ${width} ${height}`);
     svg.fit = () => {
-      // Text stays readable: a tall drawing opens at its top rather than whole.
+      // Text stays readable: a large drawing opens at its first box rather than whole.
       const { clientWidth: w, clientHeight: h } = svg;
-      const scale = Math.max(Math.min(w / full.width, h / full.height, 1), Math.min(0.62, w / full.width));
+      const whole = Math.min(w / full.width, h / full.height, 1);
+      const scale = Math.max(whole, Math.min(0.62, Math.max(w / full.width, 0.38)));
       const width = w / scale, height = h / scale;
-      set(full.x - (width - full.width) / 2, height > full.height ? full.y - (height - full.height) / 2 : full.y, width, height);
+      const first = svg.querySelector(".box")?.getBBox();
+      const middle = full.x + full.width / 2;
+      const centre = width >= full.width || !first ? middle : first.x + first.width / 2;
+      set(centre - width / 2, height > full.height ? full.y - (height - full.height) / 2 : full.y, width, height);
     };
     svg.zoom = (factor, px, py) => {
       const v = svg.viewBox.baseVal;
