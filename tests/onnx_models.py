@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tapeout.frontend.onnx import load
+from tapeout.ir.verify import verify
 from tapeout.oracle import graph as oracle
 
 Array = np.ndarray[Any, Any]
@@ -92,6 +93,7 @@ def bad_tensor(
 def run(made: onnx.ModelProto, feed: dict[str, Array], **options: Any) -> dict[str, Array]:
     """Import a model and run it through the oracle of graphs."""
     graph = load(made, **options)
+    verify(graph)
     bound = {n: a for n, a in feed.items() if n in graph.input}
     result = oracle.run(graph, bound)
     assert not result.failed, result.failed

@@ -169,7 +169,7 @@ def _is_mask(array: Array) -> bool:
         return True
     largest = 65504.0 if array.dtype == np.float16 else _HUGE
     with np.errstate(invalid="ignore"):
-        return bool((np.abs(array.astype(np.float64)) >= largest).any())
+        return float(array.max()) >= largest or float(array.min()) <= -largest
 
 
 def _named(name: str, patterns: list[str], trainable: Trainable) -> bool:
