@@ -64,6 +64,8 @@ def reshape_index(index: tuple[Affine, ...], new: Shape, old: Shape) -> tuple[Af
 
     Dimensions are matched in the smallest groups of equal product, so that untouched ones stay plain axes.
     """
+    if 0 in new or 0 in old:
+        return tuple(Affine() for _ in old)  # no element is ever asked for
     out: list[Affine] = []
     i = j = 0
     while i < len(new) or j < len(old):
