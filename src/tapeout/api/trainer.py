@@ -285,7 +285,8 @@ class Trainer:
         slots = entry.program.layout.slots
         parameters = sum(s.type.bytes for s in slots if s.kind == "parameter")
         persistent = entry.program.layout.bytes
-        gradients = sum(b.bytes for b in entry.program.buffers.values() if b.space == "gradient")
+        buffers = entry.program.buffers.values()
+        gradients = _covered((b.offset, b.bytes) for b in buffers if b.space == "gradient")
         total = entry.program.arena
         return Memory(
             parameters, persistent - parameters, gradients, total - persistent - gradients, total
@@ -439,6 +440,15 @@ def _takes(entry: Entry, labels: Mapping[str, tuple[int, ...]]) -> bool:
     """Return whether an entry point takes labels of these shapes, as far as it takes them at all."""
     types = entry.program.input_types
     return all(types[n].shape == s for n, s in labels.items() if n in types)
+
+
+def _covered(blocks: Iterable[tuple[int, int]]) -> int:
+    """Return how many bytes blocks (offset, size) cover; a region and the parts inside of it count once."""
+    total = end = 0
+    for start, size in sorted(blocks):
+        total += max(0, start + size - max(start, end))
+        end = max(end, start + size)
+    return total
 
 
 def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:
