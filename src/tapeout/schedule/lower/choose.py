@@ -59,11 +59,13 @@ class Choice:
         outer: The outer axis that does; None if each stage uses its own.
         own: For each stage, its own axis that does, or None.
         cost: Estimated cycles of the whole kernel.
+        reduces: Whether any stage is a reduction.
     """
 
     outer: Axis | None
     own: tuple[Axis | None, ...]
     cost: float
+    reduces: bool = False
 
 
 def width(kernel: LoopKernel) -> int:
@@ -97,11 +99,12 @@ def choose(kernel: LoopKernel) -> Choice:
         cost, axis = min(options, key=lambda o: o[0])
         own.append(axis)
         total += cost + (_TREE * points if axis is not None and s.reduces else 0.0)
-    best = Choice(None, tuple(own), total)
+    reduces = any(s.reduces for s in stages)
+    best = Choice(None, tuple(own), total, reduces)
     for x in kernel.axes:
         cost = sum(s.cost(x, most) * points / x.extent for s in stages)
         if cost < best.cost:
-            best = Choice(x, (None,) * len(stages), cost)
+            best = Choice(x, (None,) * len(stages), cost, reduces)
     return best
 
 

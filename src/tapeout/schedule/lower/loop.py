@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
@@ -11,13 +12,15 @@ from tapeout.kernel import loops
 from tapeout.kernel.compute import LoopKernel, Numerics, Reduce, Store
 from tapeout.schedule.lower.choose import choose, lanes_for, stage_work, width
 from tapeout.schedule.lower.finish import Finished, finish
-from tapeout.schedule.lower.grid import Task, open_chunk, open_grid, open_loops, plan_grid
-from tapeout.schedule.lower.normal import normalise
+from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
+from tapeout.schedule.lower.normal import normalise, offsets
 from tapeout.schedule.lower.reduce import ACCUMULATORS, UNROLLED, Reducer, Steps
 from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tapeout.kernel.target import Target
 
 Bind = dict[Axis, Affine]
@@ -41,73 +44,114 @@ class _LoopLowering:
         self.most = width(kernel)
         self.vector = self.choice.outer
         self.lanes = lanes_for(self.vector.extent, self.most) if self.vector else 1
-        self.outer = [a for a in kernel.axes if a != self.vector]
+        outer = [a for a in kernel.axes if a != self.vector]
+        self.inside = [a for a in outer if self._crosses(a)]
+        self.before = [a for a in outer if a not in self.inside]
+        self.beside = self._vectors_beside()
+
+    def _crosses(self, axis: Axis) -> bool:
+        """Return whether an axis is contiguous where the vector axis is not: it then runs inside, over few lines at a time."""
+        if self.vector is None or self.choice.reduces:
+            return False
+        places = offsets(self.kernel.stages, self.values.buffers)
+        return any(o.coefficient(axis) == 1 and abs(o.coefficient(self.vector)) > 1 for o in places)
+
+    def _vectors_beside(self) -> int:
+        """Return how many vectors go down a long reduction together: neighbours in memory, a row of them at every step."""
+        if self.vector is None or not self.choice.reduces:
+            return 1
+        longest = max(prod(a.extent for a in s.axes) for s in self.kernel.stages)
+        vectors = self.vector.extent // self.lanes
+        return min(ACCUMULATORS, vectors) if longest >= 16 and vectors > 1 else 1
 
     def lower(self) -> Finished:
         """Return the kernel in loops."""
-        blocks, tail = divmod(self.vector.extent, self.lanes) if self.vector else (0, 0)
-        axes = list(self.outer)
+        span = self.lanes * self.beside
+        blocks, rest = divmod(self.vector.extent, span) if self.vector else (0, 0)
         whole = Axis("whole", blocks)
-        if blocks:
-            axes.append(whole)
-        work = stage_work(self.kernel.stages) * self.lanes
+        axes = [*self.before, *([whole] if blocks else []), *self.inside]
+        work = stage_work(self.kernel.stages) * span
         grid = plan_grid([a.extent for a in axes], work)
         with open_grid(self.w, axes, grid) as task, ExitStack() as stack:
-            bind = dict(task.bind)
-            cut = axes[grid.axis] if axes else None
-            if cut is not None and cut != whole:
-                bind[cut] = stack.enter_context(open_chunk(self.w, cut, task))
-            bind |= stack.enter_context(open_loops(self.w, self.outer[grid.axis + 1 :]))
+            self.task, self.cut = task, axes[grid.axis] if axes else None
+            bind = self._open(stack, self.before)
             if self.vector is None:
-                self._stages(Place(bind))
-            else:
-                self._line(bind, task, whole, cut == whole, tail)
+                self._stages([Place(bind)])
+            if blocks:
+                with ExitStack() as inner:
+                    here = bind | self._open(inner, [whole, *self.inside])
+                    self._vectors(here, here.pop(whole) * span, span)
+            if rest:
+                with ExitStack() as inner:
+                    self._only_last(inner, whole)
+                    here = bind | self._open(inner, self.inside)
+                    self._vectors(here, Affine((), blocks * span), rest)
         return finish(self.w, self.kernel.buffers, self._numerics())
 
-    def _line(self, bind: Bind, task: Task, whole: Axis, cut: bool, tail: int) -> None:
-        """Write the points along the vector axis: whole vectors, then the rest."""
-        assert self.vector is not None
-        if whole.extent:
-            loop = open_chunk(self.w, whole, task) if cut else self.w.loop(whole.extent)
-            with loop as i:
-                self._vector(bind, i * self.lanes, self.lanes)
-        if not tail:
-            return
-        start = Affine((), whole.extent * self.lanes)
-        last = task.last(self.w) if cut else None
+    def _open(self, stack: ExitStack, axes: Sequence[Axis]) -> Bind:
+        """Open the loops of a task over axes, as far as the grid has left them to it."""
+        bind: Bind = {}
+        for axis in axes:
+            if axis in self.task.bind:
+                bind[axis] = self.task.bind[axis]
+            elif axis == self.cut:
+                bind[axis] = stack.enter_context(open_chunk(self.w, axis, self.task))
+            else:
+                bind[axis] = stack.enter_context(self.w.loop(axis.extent))
+        return bind
+
+    def _only_last(self, stack: ExitStack, whole: Axis) -> None:
+        """Enter a condition, if one is needed, that gives the rest of a line to the task with its last block."""
+        last = None
+        if whole == self.cut:
+            last = self.task.last(self.w)
+        elif whole in self.task.bind and whole.extent > 1:
+            at = self.w.named(self.w.index(self.task.bind[whole]))
+            last = self.w.apply("eq", at, self.w.i64(whole.extent - 1))
         if last is not None:
-            with self.w.when(last):
-                self._vector(bind, start, tail)
-            return
-        self._vector(bind, start, tail)
+            stack.enter_context(self.w.when(last))
 
-    def _vector(self, bind: Bind, start: Affine, used: int) -> None:
+    def _vectors(self, bind: Bind, start: Affine, used: int) -> None:
+        """Write so many points along the vector axis, in one vector or several beside each other."""
         assert self.vector is not None
-        lanes = lanes_for(used, self.lanes)
-        if lanes == 1:
-            self._stages(Place({**bind, self.vector: start}))
-            return
-        lane = Axis("lane", used)
-        self._stages(Place({**bind, self.vector: start + lane}, lanes, lane))
+        places = []
+        for first in range(0, used, self.lanes):
+            count = min(self.lanes, used - first)
+            lanes = lanes_for(count, self.lanes)
+            at = start + first
+            if lanes == 1:
+                places.append(Place({**bind, self.vector: at}))
+                continue
+            lane = Axis("lane", count)
+            places.append(Place({**bind, self.vector: at + lane}, lanes, lane))
+        self._stages(places)
 
-    def _stages(self, place: Place) -> None:
-        """Write all stages at one outer point, or at those of one vector; neighbouring stores of one element together."""
-        temps: dict[str, loops.Expr] = {}
+    def _stages(self, places: Sequence[Place]) -> None:
+        """Write all stages at some outer points; neighbouring stores of one element together."""
+        temps: list[dict[str, loops.Expr]] = [{} for _ in places]
         together: list[Store] = []
         for stage, own in zip(self.kernel.stages, self.choice.own, strict=True):
-            here = replace(place, temps=temps)
+            here = [replace(p, temps=t) for p, t in zip(places, temps, strict=True)]
             if isinstance(stage, Store) and not stage.axes:
                 together.append(stage)
                 continue
-            self.values.store_all(together, here)
+            self._points(together, here)
             together = []
             if isinstance(stage, Reduce):
                 serial = tuple(a for a in stage.axes if a != own)
                 lanes = lanes_for(own.extent, self.most) if own else 1
-                temps[stage.name] = self.reducer(stage, Steps(serial, own, lanes), here)
+                found = self.reducer(stage, Steps(serial, own, lanes), here)
+                for t, value in zip(temps, found, strict=True):
+                    t[stage.name] = value
             else:
-                self._store(stage, own, here)
-        self.values.store_all(together, replace(place, temps=temps))
+                for place in here:
+                    self._store(stage, own, place)
+        here = [replace(p, temps=t) for p, t in zip(places, temps, strict=True)]
+        self._points(together, here)
+
+    def _points(self, stages: Sequence[Store], places: Sequence[Place]) -> None:
+        for place in places:
+            self.values.store_all(stages, place)
 
     def _store(self, stage: Store, own: Axis | None, place: Place) -> None:
         serial = [a for a in stage.axes if a != own]

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis
 from tapeout.ir.dtype import DType, bool_
 from tapeout.kernel import compute, loops
+from tapeout.schedule.lower.grid import open_loops
 from tapeout.schedule.lower.values import Place, Values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tapeout.schedule.lower.writer import Writer
 
 ACCUMULATORS = 4
@@ -66,11 +69,11 @@ class Reducer:
     def __init__(self, values: Values, fma: bool) -> None:
         self.values, self.w, self.fma = values, values.w, fma
 
-    def __call__(self, stage: compute.Reduce, steps: Steps, place: Place) -> loops.Expr:
-        """Return the combined value: of all lanes if `steps.vector` runs across them, else one per lane."""
-        lanes = steps.lanes if steps.vector else place.lanes
-        one = _Reduction(self, stage, steps, place, lanes)
-        return one.write()
+    def __call__(
+        self, stage: compute.Reduce, steps: Steps, places: Sequence[Place]
+    ) -> list[loops.Expr]:
+        """Return the combined value of each place: of all lanes if `steps.vector` runs across them, else one per lane."""
+        return _Reduction(self, stage, steps, list(places)).write()
 
 
 @dataclass
@@ -80,8 +83,7 @@ class _Reduction:
     of: Reducer
     stage: compute.Reduce
     steps: Steps
-    place: Place
-    lanes: int
+    places: list[Place]
 
     def __post_init__(self) -> None:
         self.w: Writer = self.of.w
@@ -89,7 +91,7 @@ class _Reduction:
         serial = list(self.steps.serial)
         self.tail = 0
         if self.steps.vector is not None:
-            self.run, self.tail = divmod(self.steps.vector.extent, self.lanes)
+            self.run, self.tail = divmod(self.steps.vector.extent, self.steps.lanes)
             self.run_axis = self.steps.vector
         elif serial:
             self.run_axis = serial.pop()
@@ -98,9 +100,14 @@ class _Reduction:
             self.run_axis, self.run = Axis("none", 1), 1
         self.outer = serial
         self.state: _Values | _Registers
-        self.count = 1 if self.arg else min(ACCUMULATORS, max(self.run, 1))
+        self.count = 1
+        if not self.arg:
+            self.count = min(max(1, ACCUMULATORS // len(self.places)), max(self.run, 1))
 
-    def write(self) -> loops.Expr:
+    def _lanes(self, place: Place) -> int:
+        return self.steps.lanes if self.steps.vector else place.lanes
+
+    def write(self) -> list[loops.Expr]:
         around = 1
         for axis in self.outer:
             around *= axis.extent
@@ -112,15 +119,19 @@ class _Reduction:
         else:
             self.state = _Registers(self.w, self._starts())
             self._looped()
-        return self._combined()
+        return [self._combined(n) for n in range(len(self.places))]
 
     def _starts(self) -> list[loops.Expr]:
-        kind, dtype = self.stage.combine, self.stage.dtype
-        if not self.arg:
-            return [self.w.const(neutral(kind, dtype), dtype, self.lanes)] * self.count
-        of = self.stage.value.dtype
-        best = self.w.const(neutral(kind, of), of, self.lanes)
-        return [best, self.w.const(0, dtype, self.lanes)]
+        kind, dtype, of = self.stage.combine, self.stage.dtype, self.stage.value.dtype
+        found: list[loops.Expr] = []
+        for place in self.places:
+            lanes = self._lanes(place)
+            if self.arg:
+                found.append(self.w.const(neutral(kind, of), of, lanes))
+                found.append(self.w.const(0, dtype, lanes))
+            else:
+                found += [self.w.const(neutral(kind, dtype), dtype, lanes)] * self.count
+        return found
 
     # -- steps --------------------------------------------------------------------------------------
 
@@ -133,15 +144,8 @@ class _Reduction:
                 self._tail(bind)
 
     def _looped(self) -> None:
-        opened = []
-        bind: dict[Axis, Affine] = {}
-        for axis in self.outer:
-            loop = self.w.loop(axis.extent)
-            bind[axis] = loop.__enter__()
-            opened.append(loop)
-        self._run(bind)
-        for loop in reversed(opened):
-            loop.__exit__(None, None, None)
+        with open_loops(self.w, self.outer) as bind:
+            self._run(bind)
 
     def _run(self, bind: dict[Axis, Affine]) -> None:
         whole = self.run // self.count if self.run > 2 * ACCUMULATORS else 0
@@ -155,26 +159,29 @@ class _Reduction:
             self._tail(bind)
 
     def _step(self, u: int, bind: dict[Axis, Affine], at: Affine) -> None:
-        place = self.place
-        if self.steps.vector is None:
-            place = replace(place, bind={**place.bind, **bind, self.run_axis: at})
-            self._take(u, place)
+        if self.steps.vector is not None:
+            self._across(u, bind, at * self.steps.lanes, self.steps.lanes)
             return
-        lane = Axis("lane", self.lanes)
-        bind = {**bind, self.run_axis: at * self.lanes + lane}
-        self._take(u, replace(place, bind={**place.bind, **bind}, lanes=self.lanes, lane=lane))
+        for n, place in enumerate(self.places):
+            here = {**place.bind, **bind, self.run_axis: at}
+            self._take(n, u, replace(place, bind=here))
 
     def _tail(self, bind: dict[Axis, Affine]) -> None:
-        lane = Axis("lane", self.tail)
-        at = Affine.of(lane) + self.run * self.lanes
-        bind = {**self.place.bind, **bind, self.run_axis: at}
-        place = replace(self.place, bind=bind, lanes=self.lanes, lane=lane)
-        self._take(0, place)
+        self._across(0, bind, Affine((), self.run * self.steps.lanes), self.tail)
 
-    def _take(self, u: int, place: Place) -> None:
+    def _across(self, u: int, bind: dict[Axis, Affine], start: Affine, used: int) -> None:
+        """Take the elements of one vector along the axis that lies across lanes."""
+        lane = Axis("lane", used)
+        for n, place in enumerate(self.places):
+            here = {**place.bind, **bind, self.run_axis: start + lane}
+            self._take(n, u, replace(place, bind=here, lanes=self.steps.lanes, lane=lane))
+
+    def _take(self, n: int, u: int, place: Place) -> None:
+        """Combine the element at a place into accumulator `u` of place `n`."""
         if self.arg:
-            self._take_extreme(place)
+            self._take_extreme(2 * n, place)
             return
+        u += n * self.count
         stage, x = self.stage, self.stage.value
         if self.of.fma and stage.combine == "sum" and _is_product(x, stage.dtype):
             assert isinstance(x, compute.Apply)
@@ -212,10 +219,10 @@ class _Reduction:
 
     # -- the end ------------------------------------------------------------------------------------
 
-    def _combined(self) -> loops.Expr:
+    def _combined(self, n: int) -> loops.Expr:
         if self.arg:
-            return self._first_extreme()
-        parts = [self.state.get(u) for u in range(self.count)]
+            return self._first_extreme(2 * n)
+        parts = [self.state.get(n * self.count + u) for u in range(self.count)]
         while len(parts) > 1:
             pairs = zip(parts[::2], parts[1::2], strict=False)
             odd = parts[len(parts) // 2 * 2 :]
@@ -226,7 +233,8 @@ class _Reduction:
 
     # -- the place of an extreme --------------------------------------------------------------------
 
-    def _take_extreme(self, place: Place) -> None:
+    def _take_extreme(self, u: int, place: Place) -> None:
+        """Combine an element and its number into the accumulators `u` and `u + 1`."""
         value = self._element(place)
         flat = Affine()
         for axis in self.stage.axes:
@@ -234,21 +242,21 @@ class _Reduction:
         here = self.w.cast(self.of.values.index(flat, place), self.stage.dtype)
         sign = "gt" if self.stage.combine == "argmax" else "lt"
 
-        if self.state.fresh(0):
-            self.state.set(0, value)
-            self.state.set(1, here)
+        if self.state.fresh(u):
+            self.state.set(u, value)
+            self.state.set(u + 1, here)
             return
-        best, at = self.state.get(0), self.state.get(1)
+        best, at = self.state.get(u), self.state.get(u + 1)
         better = self.w.apply(sign, value, best)
         if value.dtype.is_float:
             first = self.w.apply("not", self.w.apply("isnan", best))
             nan = self.w.apply("and", self.w.apply("isnan", value), first)
             better = self.w.apply("or", better, nan)
-        self.state.set(0, self.w.apply("select", better, value, best))
-        self.state.set(1, self.w.apply("select", better, here, at))
+        self.state.set(u, self.w.apply("select", better, value, best))
+        self.state.set(u + 1, self.w.apply("select", better, here, at))
 
-    def _first_extreme(self) -> loops.Expr:
-        best, at = (self.state.get(n) for n in (0, 1))
+    def _first_extreme(self, u: int) -> loops.Expr:
+        best, at = self.state.get(u), self.state.get(u + 1)
         if self.steps.vector is None:
             return at
         top = self.w.lanes(self.stage.combine[3:], best)
