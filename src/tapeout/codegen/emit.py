@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapeout.codegen.convert import bitcast, cast
-from tapeout.codegen.memory import Faults, Memory, Place, ramp, splat
+from tapeout.codegen.memory import FAULT, Faults, Memory, Place, ramp, splat
 from tapeout.codegen.scalar import Scalars
 from tapeout.codegen.text import Function, Value, constant, memory_type, register_type
 from tapeout.ir.dtype import bool_, i64
@@ -47,8 +47,8 @@ class KernelEmitter:
         self._target = target
         self._checked = checked
         self._f = Function()
-        faults = Faults(kernel.name, "%fault") if checked else None
-        self._memory = Memory(self._f, target, faults)
+        self._faults = Faults()
+        self._memory = Memory(self._f, target, self._faults if checked else None)
         self._scalars = Scalars(self._f, target)
         self._names: dict[str, Value] = {}
         self._stack = 0
@@ -84,10 +84,11 @@ class KernelEmitter:
         """Return the functions and constants of the kernel."""
         self._grid()
         self._f.line("ret void")
+        self._report()
         name = self._kernel.name
         params = [self._parameter(i, p) for i, p in enumerate(self._kernel.params)]
         if self._checked:
-            params.append("ptr noalias %fault")
+            params.append("ptr noalias %cell")
         body = self._f.finish(
             f'define internal void @"{name}.body"({", ".join([*params, "i64 %lo", "i64 %hi"])}) {ATTRIBUTES}'
         )
@@ -127,6 +128,18 @@ class KernelEmitter:
             self._run(first.body)
 
         self._loop(lo, hi, 1, iteration)
+
+    def _report(self) -> None:
+        """Write the one block that every access out of bounds goes to."""
+        if not self._faults.edges:
+            return
+        f, name = self._f, self._kernel.name
+        f.start(FAULT)
+        indices = ", ".join(f"[ {index}, %{block} ]" for block, index, _ in self._faults.edges)
+        names = ", ".join(f'[ @"{name}.name.{n}", %{b} ]' for b, _, n in self._faults.edges)
+        index, buffer = f.do(f"phi i64 {indices}"), f.do(f"phi ptr {names}")
+        f.line(f'call void @"{name}.fault"(ptr %cell, ptr {buffer}, i64 {index})')
+        f.line("ret void")
 
     def _fault_text(self) -> str:
         """The function that keeps the first fault, and the names it reports."""

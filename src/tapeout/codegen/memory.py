@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tapeout.codegen.partial import Partial, shuffle
@@ -47,17 +47,19 @@ class Place:
     number: int = 0
 
 
+FAULT = "fault"
+"""The block where a checked build reports an access out of bounds and leaves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Where a checked build reports an access out of bounds.
+    """The ways into the block `FAULT`.
 
     Attributes:
-        symbol: The kernel's; the function that reports and the names of buffers derive from it.
-        cell: The operand with the address of the record.
+        edges: The block that an access was tested in, its index, and the number of its buffer.
     """
 
-    symbol: str
-    cell: str
+    edges: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 class Memory:
@@ -280,15 +282,13 @@ class Memory:
             return
         if index.number is not None and 0 <= index.number <= place.size - active and mask is None:
             return
+        seen = f"inside {place.name} {index.text} {active} {mask.text if mask else ''}"
+        if not self._f.first_time(seen):
+            return
         inside = self._inside(place, index, lanes, active, mask)
-        bad, good = self._f.label(), self._f.label()
-        self._f.branch(inside, good, bad)
-        self._f.start(bad)
-        symbol, cell = self._faults.symbol, self._faults.cell
-        self._f.line(
-            f'call void @"{symbol}.fault"(ptr {cell}, ptr @"{symbol}.name.{place.number}", {index})'
-        )
-        self._f.line("ret void")
+        good = self._f.label()
+        self._faults.edges.append((self._f.block, index.text, place.number))
+        self._f.branch(inside, good, FAULT)
         self._f.start(good)
 
     def _inside(

@@ -32,7 +32,7 @@ SYMBOL = "tapeout__pool"
 
 _PAUSE = {
     "x86_64": "call void @llvm.x86.sse2.pause()",
-    "aarch64": 'call void asm sideeffect "yield", ""()',
+    "aarch64": "call void @llvm.aarch64.hint(i32 1)",
 }
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 

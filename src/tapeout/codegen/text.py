@@ -130,6 +130,14 @@ class Function:
         self._made.append(instruction)
         return name
 
+    def first_time(self, fact: str) -> bool:
+        """Whether a fact is new in this block and those that enclose it; it is known from now on."""
+        if fact in self._known:
+            return False
+        self._known[fact] = ""
+        self._made.append(fact)
+        return True
+
     def do(self, instruction: str) -> str:
         """Write an instruction that must happen here, such as a load, and return its value."""
         self._count += 1

@@ -67,7 +67,9 @@ def _lljit() -> binding.LLJIT:
 
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
-        _engine = binding.create_lljit_compiler()
+        # JITLink lays all sections of an object side by side; the older linker maps each by itself,
+        # and they may come to lie further apart than 32-bit displacements reach.
+        _engine = binding.create_lljit_compiler(use_jit_link=True)
     return _engine
 
 
