@@ -181,7 +181,6 @@ def test_masked_scalars_are_not_touched() -> None:
             MAP.replace("c[%i]", "c[%i mask lt(a[%i :4], b[%i :4])]").format(value="a[%i :4]"),
             "mask of",
         ),
-        (MAP.format(value="splat<4>(cross<sum, group>(a[%i]))"), "through shared memory only"),
         (MAP.format(value="a[%i :4]").replace("0..4 group", "0..33 group"), "1024 at most fit"),
         (MAP.format(value="a[%i :4]").replace("0..32 lane", "0..33 lane"), "threads"),
         (

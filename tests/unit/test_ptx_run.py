@@ -96,3 +96,16 @@ def test_sums_across_lanes_are_the_tree_of_the_oracle(rng: np.random.Generator) 
     text = "in a: f32[64], out c: f32[64]\nfor %b in 0..2 grid {\nfor %l in 0..32 lane {\n"
     text += "%i: i64 = (%b * 32) + %l\nstore c[%i] = cross<sum, lane>(a[%i])\n}\n}"
     _agree(kernel(text), rng)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "i64", "bool"])
+def test_values_across_warps_are_the_tree_of_the_oracle(
+    dtype: str, rng: np.random.Generator
+) -> None:
+    combine, other = ("any", "all") if dtype == "bool" else ("sum", "max")
+    text = f"in a: {dtype}[256], out c: {dtype}[256], out d: {dtype}[256]\n"
+    text += "for %b in 0..2 grid {\nfor %w in 0..4 group {\nfor %l in 0..32 lane {\n"
+    text += "%i: i64 = (((%b * 4) + %w) * 32) + %l\n"
+    text += f"store c[%i] = cross<{combine}, group>(a[%i])\n"
+    text += f"store d[%i] = cross<{other}, group>(cross<{other}, lane>(a[%i]))\n}}\n}}\n}}"
+    _agree(kernel(text), rng)

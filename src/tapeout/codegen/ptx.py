@@ -29,6 +29,8 @@ from tapeout.support.errors import CompileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tapeout.ir.dtype import DType
+
 PTX = Target("ptx", triple="nvptx64-nvidia-cuda", vector_bytes=16, registers=255)
 """What formulas and expressions need to know of a GPU."""
 
@@ -136,8 +138,6 @@ def _check_expression(kernel: loops.Kernel, e: loops.Expr) -> None:
             raise _refused(kernel, f"the operation {e.op} of {e.dtype} is not supported")
     if isinstance(e, loops.Load) and e.mask is not None and e.lanes > 1:
         raise _refused(kernel, f"{e.buffer} is loaded with a mask of several lanes")
-    if isinstance(e, loops.Cross) and e.level == "group":
-        raise _refused(kernel, "values are combined across warps through shared memory only")
 
 
 class _PtxMemory(Memory):
@@ -278,10 +278,40 @@ class _PtxEmitter(KernelEmitter):
         self._f.line(block if s.scope == "group" else "call void @llvm.nvvm.bar.warp.sync(i32 -1)")
 
     def _cross(self, e: loops.Cross, operands: list[Value]) -> Value:
-        """Combine lane i with lane i xor 16, then xor 8, …: each lane ends with the value of the tree of `Lanes`."""
         (x,) = operands
-        distance = self._lanes_per_warp // 2
         name = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(e.combine, e.combine)
+        return self._across_lanes(name, x) if e.level == "lane" else self._across_warps(name, x)
+
+    def _across_warps(self, name: str, x: Value) -> Value:
+        """Exchange values through shared memory; every thread combines those of its lane as the tree of `Lanes`."""
+        per = self._lanes_per_warp
+        warps = self._threads // per
+        place = self._exchange(x.dtype)
+        thread = self._register("tid.x")
+        self._memory.store(place, thread, x, 1, None)
+        self._barrier(loops.Barrier("group"))
+        lane = Value(self._f.pure(f"and {thread}, {per - 1}"), i64)
+        found = []
+        for w in range(warps):
+            at = self._scalars.apply("add", [lane, constant(w * per, i64)])
+            found.append(self._memory.load(place, at, 1, 1, None, 0))
+        # The next exchange may not overwrite what others have yet to read.
+        self._barrier(loops.Barrier("group"))
+        while len(found) > 1:
+            half = len(found) // 2
+            found = [self._scalars.apply(name, [found[i], found[i + half]]) for i in range(half)]
+        return found[0]
+
+    def _exchange(self, dtype: DType) -> Place:
+        """Return shared memory for one value of each thread."""
+        name = f"exchange.{dtype}"
+        if name not in self._places:
+            self._alloc(loops.Alloc(name, dtype, 1, self._threads, "shared"))
+        return self._places[name]
+
+    def _across_lanes(self, name: str, x: Value) -> Value:
+        """Combine lane i with lane i xor 16, then xor 8, …: each lane ends with the value of the tree of `Lanes`."""
+        distance = self._lanes_per_warp // 2
         while distance:
             other = self._shuffled(x, distance)
             x = self._scalars.apply(name, [x, other])
