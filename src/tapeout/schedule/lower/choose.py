@@ -25,7 +25,7 @@ VECTOR_BYTES = 64
 
 _SAME, _ROW, _GATHER, _SCATTER, _DIVIDED = 0.3, 1.0, 0.6, 1.0, 1.5
 _TREE = 6.0
-_COSTLY = frozenset(
+COSTLY = frozenset(
     [
         "exp",
         "expm1",
@@ -158,7 +158,7 @@ def _access(offset: Affine, axis: Axis, lanes: int, apart: float) -> float:
 def _work(e: Expr) -> float:
     if not isinstance(e, Apply):
         return 0.0
-    return 12.0 if e.op in _COSTLY else 4.0 if e.op in ("div", "sqrt", "rsqrt", "rem") else 1.0
+    return 12.0 if e.op in COSTLY else 4.0 if e.op in ("div", "sqrt", "rsqrt", "rem") else 1.0
 
 
 def stage_work(stages: Sequence[Stage]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine
@@ -77,18 +77,20 @@ class Rewriter:
         axes: What an axis becomes.
         temps: What a temporary becomes.
         load: What a load (with its axes replaced) becomes; itself by default.
+        whole: What an expression becomes as a whole, by its id.
     """
 
     s: ExprBuilder
     axes: Mapping[Axis, Affine]
     temps: Mapping[str, Expr]
     load: Callable[[Load], Expr] | None = None
+    whole: Mapping[int, Expr] = field(default_factory=dict)
 
     def __call__(self, root: Expr) -> Expr:
         """Return the expression rebuilt."""
         new: dict[int, Expr] = {}
         for e in postorder(root):
-            new[id(e)] = self._one(e, new)
+            new[id(e)] = self.whole.get(id(e)) or self._one(e, new)
         return new[id(root)]
 
     def _one(self, e: Expr, new: Mapping[int, Expr]) -> Expr:

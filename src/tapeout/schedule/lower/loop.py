@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel import loops
 from tapeout.kernel.compute import LoopKernel, Numerics, Reduce, Store
-from tapeout.schedule.lower.choose import choose, lanes_for, stage_work, width
+from tapeout.schedule.lower.choose import Choice, choose, lanes_for, stage_work, width
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
 from tapeout.schedule.lower.normal import normalise, offsets
 from tapeout.schedule.lower.reduce import ACCUMULATORS, UNROLLED, Reducer, Steps
+from tapeout.schedule.lower.rows import keep_rows, local_buffers
 from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
@@ -28,19 +29,26 @@ Bind = dict[Axis, Affine]
 
 def lower_loop(kernel: LoopKernel, target: Target, partials: int = 1) -> Finished:
     """Return a loop kernel as loops. None of its axes is empty."""
-    return _LoopLowering(normalise(kernel), target, partials).lower()
+    normal = normalise(kernel)
+    choice = choose(normal)
+    if choice.outer is None:
+        kept = keep_rows(kernel)
+        if kept is not kernel:
+            normal = normalise(kept)
+            choice = choose(normal)
+    return _LoopLowering(normal, choice, target, partials).lower()
 
 
 class _LoopLowering:
     """Lowers one kernel in normal form."""
 
-    def __init__(self, kernel: LoopKernel, target: Target, partials: int) -> None:
+    def __init__(self, kernel: LoopKernel, choice: Choice, target: Target, partials: int) -> None:
         self.kernel, self.partials = kernel, partials
         written = {s.buffer for s in kernel.stages if isinstance(s, Store)}
         self.w = Writer([b.name for b in kernel.buffers if b.name not in written])
         self.values = Values(self.w, {b.name: b for b in kernel.buffers})
         self.reducer = Reducer(self.values, target.fma)
-        self.choice = choose(kernel)
+        self.choice = choice
         self.most = width(kernel)
         self.vector = self.choice.outer
         self.lanes = lanes_for(self.vector.extent, self.most) if self.vector else 1
@@ -74,6 +82,7 @@ class _LoopLowering:
         grid = plan_grid([a.extent for a in axes], work)
         with open_grid(self.w, axes, grid) as task, ExitStack() as stack:
             self.task, self.cut = task, axes[grid.axis] if axes else None
+            self._allocate()
             bind = self._open(stack, self.before)
             if self.vector is None:
                 self._stages([Place(bind)])
@@ -86,7 +95,14 @@ class _LoopLowering:
                     self._only_last(inner, whole)
                     here = bind | self._open(inner, self.inside)
                     self._vectors(here, Affine((), blocks * span), rest)
-        return finish(self.w, self.kernel.buffers, self._numerics())
+        made = [b.name for b in local_buffers(self.kernel)]
+        params = [b for b in self.kernel.buffers if b.name not in made]
+        return finish(self.w, params, self._numerics())
+
+    def _allocate(self) -> None:
+        """Make the local buffers, under names that no param has."""
+        for b in local_buffers(self.kernel):
+            self.w.alloc(b.dtype, 1, b.span, "local", b.name)
 
     def _open(self, stack: ExitStack, axes: Sequence[Axis]) -> Bind:
         """Open the loops of a task over axes, as far as the grid has left them to it."""

@@ -97,9 +97,11 @@ class Writer:
             yield
         self._push(loops.If(condition, tuple(block.statements)))
 
-    def alloc(self, dtype: DType, lanes: int, count: int, scope: Scope) -> str:
-        """Make a buffer that lives to the end of the present block."""
-        name = self.fresh("t")
+    def alloc(
+        self, dtype: DType, lanes: int, count: int, scope: Scope, called: str | None = None
+    ) -> str:
+        """Make a buffer that lives to the end of the present block; return its name."""
+        name = called if called is not None else self.fresh("t")
         self._push(loops.Alloc(name, dtype, lanes, count, scope))
         return name
 
