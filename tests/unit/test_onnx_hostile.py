@@ -143,6 +143,7 @@ HOSTILE: dict[str, tuple[onnx.ModelProto | bytes, type[TapeoutError], str]] = {
     "unknown attribute": (body("y = Relu <foo=1> (x)"), UnsupportedOperator, "'foo'"),
     "attribute twice": (changed(body("y = Softmax <axis=0> (x)"), twice("attribute", "node", 0)), OnnxImportError, "given twice"),
     "no value": (body("c = Constant (); y = Add (x, c)"), OnnxImportError, "one value"),
+    "Celu by 0": (body("y = Celu <alpha=0.0> (x)"), OnnxImportError, "alpha is 0"),
     "perm": (body("y = Transpose <perm=[0,0]> (x)"), OnnxImportError, "perm"),
     "0 parts": (body("y, z = Split <num_outputs=0> (x)"), OnnxImportError, "0 parts"),
     "1e9 parts": (body("y = Split <num_outputs=1000000000> (x)"), OnnxImportError, "parts"),

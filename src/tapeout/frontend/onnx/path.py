@@ -100,8 +100,8 @@ def _ask(op: Op, types: tuple[TensorType, ...]) -> tuple[Edges, str]:
             for i, r in enumerate(results)
         )
         found = op.pullback(cotangents, operands, results)
-    except TapeoutError as error:
-        return none, error.message
+    except (TapeoutError, ArithmeticError) as error:
+        return none, getattr(error, "message", str(error))
     return tuple(c is not None for c in found), ""
 
 

@@ -72,7 +72,9 @@ def elu(call: Call, x: Sym) -> Sym:
 
 @op("Celu", since=12)
 def celu(call: Call, x: Sym) -> Sym:
-    return x.unary(ew.Celu(alpha=call.real("alpha", 1.0)))
+    alpha = call.real("alpha", 1.0)
+    call.require(alpha != 0, "alpha is 0")
+    return x.unary(ew.Celu(alpha=alpha))
 
 
 @op("Selu", since=6)
