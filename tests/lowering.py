@@ -97,9 +97,7 @@ def evaluate(kernel: compute.Kernel, arrays: dict[str, np.ndarray]) -> dict[str,
     if isinstance(kernel, ScatterKernel):
         _scatter(kernel, buffers, arrays)
         return arrays
-    outer = (
-        kernel.axes if isinstance(kernel, LoopKernel) else kernel.batch + kernel.m + kernel.n
-    )
+    outer = kernel.axes if isinstance(kernel, LoopKernel) else kernel.batch + kernel.m + kernel.n
     temps: dict[str, np.ndarray] = {}
     if isinstance(kernel, ContractionKernel):
         temps["acc"] = _contract(kernel, buffers, arrays)
@@ -152,6 +150,24 @@ def _scatter(k: ScatterKernel, buffers, arrays) -> None:
     for i, n, s in zip(k.index, target.shape, target.strides, strict=True):
         flat = flat + (at.index(i) if isinstance(i, Affine) else np.clip(at.value(i), 0, n - 1)) * s
     np.add.at(arrays[k.target], flat.reshape(-1), value.reshape(-1))
+
+
+# -- buffers ------------------------------------------------------------------------------------------
+
+
+def ordered(name, dtype, shape, order, access="r") -> compute.Buffer:
+    """Return a buffer whose dimensions lie in memory in an order, the last one fastest."""
+    strides = [0] * len(shape)
+    n = 1
+    for d in reversed(order):
+        strides[d] = n
+        n *= max(1, shape[d])
+    return compute.Buffer(name, dtype, tuple(shape), tuple(strides), access)
+
+
+def dense(name, dtype, shape, access="r") -> compute.Buffer:
+    """Return a row-major buffer."""
+    return ordered(name, dtype, shape, range(len(shape)), access)
 
 
 # -- running what was lowered ---------------------------------------------------------------------------
@@ -214,10 +230,7 @@ def _aligned(a: np.ndarray) -> np.ndarray:
 
 def check(kernel, target, kind="reduction", *, arrays=None, oracle=True, native=True, factor=1.0):
     """Lower, run and compare with the evaluation of level T; return what was lowered."""
-    try:
-        from tapeout.kernel.verify import verify_kernel
-    except ImportError:
-        verify_kernel = lambda k: None
+    from tapeout.kernel.verify import verify_kernel
 
     lowered = lower(kernel, target)
     for call in lowered.launches:
