@@ -108,18 +108,31 @@ class DataSource:
     def batches(
         self, *, shuffle: bool, seed: int, epoch: int, skip: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Yield batches; the order depends on seed and epoch alone. `skip` leaves out that many first batches."""
+        """Yield batches; the order depends on seed and epoch alone. `skip` leaves out that many first rows.
+
+        Raises:
+            DataError: The batches of an iterable are not cut where `skip` ends.
+        """
         if isinstance(self.data, Mapping):
             assert self.batch_size is not None
             arrays = {n: self.data[n] for n in self.names}
             assert self.rows is not None
             order = epoch_order(self.rows, seed, epoch) if shuffle else None
-            found: Iterable[Any] = sliced(arrays, self.batch_size, order)
-        else:
-            found = self.data
-        for i, batch in enumerate(found):
-            if i >= skip:
-                yield self._named(batch)
+            if skip:
+                order = (np.arange(self.rows) if order is None else order)[skip:]
+            yield from sliced(arrays, self.batch_size, order)
+            return
+        for found in self.data:
+            batch = self._named(found)
+            if skip <= 0:
+                yield batch
+                continue
+            skip -= rows_of(batch)
+            if skip < 0:
+                raise DataError(
+                    f"the run stopped {-skip} rows before the end of a batch of {self.what}",
+                    hint="give batches of the size that the run was started with",
+                )
 
     def _named(self, batch: Any) -> dict[str, Any]:
         if isinstance(batch, Mapping):

@@ -24,33 +24,35 @@ if TYPE_CHECKING:
     from tapeout.api.trainer import Trainer
     from tapeout.ir.op import Array
 
-FORMAT = "tapeout checkpoint 1"
+FAMILY = "tapeout checkpoint"
+FORMAT = f"{FAMILY} 1"
 MODEL = "model.onnx"
+VARIABLE = "variable:"
 _LIMIT = 16 << 30
+_LARGEST_HEADER = 100 << 20
 
 
 def save(trainer: Trainer, path: str | Path) -> None:
     """Write a checkpoint."""
     from safetensors.numpy import save as to_bytes
 
-    tensors = {"variable:" + n: trainer.session.read(n) for n in trainer.session.variables}
+    tensors = {VARIABLE + n: trainer.session.read(n) for n in trainer.session.variables}
     if isinstance(trainer.model.origin, bytes):
         tensors[MODEL] = np.frombuffer(trainer.model.origin, np.uint8)
     meta = {
-        "format": FORMAT,
-        "checksums": json.dumps({n: _digest(a) for n, a in tensors.items()}),
-        "position": json.dumps(
-            {"epoch": trainer.epoch, "batch": trainer.batch, "seed": trainer.seed}
-        ),
-        "loss": json.dumps(_spell(trainer.loss)),
-        "optimizer": json.dumps(_spell(trainer.optimizer)),
-        "clip_norm": json.dumps(trainer.clip_norm),
-        "trainable": json.dumps([n for n, v in trainer.model.parameters.items() if v.trainable]),
+        "checksums": {n: _digest(a) for n, a in tensors.items()},
+        "seed": trainer.seed,
+        "position": {"epoch": trainer.epoch, "batch": trainer.batch, "rows": trainer.rows},
+        "loss": _spell(trainer.loss),
+        "optimizer": _spell(trainer.optimizer),
+        "clip_norm": trainer.clip_norm,
+        "trainable": [n for n, v in trainer.model.parameters.items() if v.trainable],
+        "operations": _operations(trainer.model),
     }
-    write_atomic(
-        Path(path),
-        [to_bytes({n: np.asarray(a, order="C") for n, a in tensors.items()}, metadata=meta)],
-    )
+    text = json.dumps(meta)
+    head = {FORMAT: f"{_digest_of(text)} {text}"}  # one entry: with several their order would vary
+    data = to_bytes({n: np.asarray(a, order="C") for n, a in tensors.items()}, metadata=head)
+    write_atomic(Path(path), [data])
 
 
 def restore(
@@ -61,38 +63,48 @@ def restore(
     Raises:
         CheckpointError: The file is damaged, of another format, or does not fit; names the tensor.
     """
-    from tapeout.api.load import load_onnx
     from tapeout.api.trainer import Trainer
 
     tensors, meta = read(path)
     given = dict(options)
-    if model is None:
-        if MODEL not in tensors:
-            raise CheckpointError(
-                "it does not hold its model",
-                where=str(path),
-                hint="pass model=, the graph made in Python",
-            )
-        trained = set(json.loads(meta["trainable"]))
-        model = load_onnx(tensors[MODEL].tobytes(), trainable=lambda name: name in trained)
-    loss = given.pop("loss", None) or _build(json.loads(meta["loss"]), path, "loss")
-    optimizer = given.pop("optimizer", None) or _build(
-        json.loads(meta["optimizer"]), path, "optimizer"
-    )
-    position = json.loads(meta["position"])
-    given.setdefault("clip_norm", json.loads(meta["clip_norm"]))
-    trainer = Trainer(model, loss=loss, optimizer=optimizer, seed=position["seed"], **given)
-    saved = {
-        n.removeprefix("variable:"): a for n, a in tensors.items() if n.startswith("variable:")
-    }
+    position = meta["position"]
+    loss = given.pop("loss", None) or _build(meta["loss"], path, "loss")
+    optimizer = given.pop("optimizer", None) or _build(meta["optimizer"], path, "optimizer")
+    given.setdefault("clip_norm", meta["clip_norm"])
+    given.setdefault("seed", meta["seed"])
+    found = _model(tensors, meta, path) if model is None else model
+    trainer = Trainer(found, loss=loss, optimizer=optimizer, **given)
+    saved = {n.removeprefix(VARIABLE): a for n, a in tensors.items() if n.startswith(VARIABLE)}
     _check_fit(trainer, saved, path)
     for name, array in saved.items():
         trainer.session.write(name, array)
     trainer.epoch, trainer.batch = position["epoch"], position["batch"]
+    trainer.rows = position["rows"]
     return trainer
 
 
-def read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+def _model(tensors: Mapping[str, Array], meta: Mapping[str, Any], path: str | Path) -> Graph:
+    """Return the model that the checkpoint holds."""
+    from tapeout.api.load import load_onnx
+
+    if MODEL not in tensors:
+        raise CheckpointError(
+            "it does not hold its model",
+            where=str(path),
+            hint="pass model=, the graph made in Python",
+        )
+    trained = set(meta["trainable"])
+    graph = load_onnx(tensors[MODEL].tobytes(), trainable=lambda name: name in trained)
+    if _operations(graph) != meta["operations"]:
+        raise CheckpointError(
+            "its model was not read as it was for the run",
+            where=str(path),
+            hint="pass model=tapeout.load_onnx(…) with the mode=, dims= and values= of the run",
+        )
+    return graph
+
+
+def read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return (tensors, metadata) of a checkpoint, every checksum verified.
 
     Raises:
@@ -104,25 +116,64 @@ def read(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
         if Path(path).stat().st_size > _LIMIT:
             raise CheckpointError(f"is larger than {_LIMIT >> 30} GiB", where=str(path))
         with safe_open(str(path), framework="numpy") as f:
-            meta = dict(f.metadata() or {})
-            if meta.get("format") != FORMAT:
-                raise CheckpointError(f"is no checkpoint of format {FORMAT!r}", where=str(path))
+            head = _head(f.metadata() or {}, path)
             tensors = {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118 (not a mapping)
-        sums = json.loads(meta["checksums"])
     except OSError as e:
         raise CheckpointError(f"cannot be read: {e.strerror or e}", where=str(path)) from None
     except (SafetensorError, KeyError, ValueError) as e:
-        raise CheckpointError(f"is damaged: {e}", where=str(path)) from None
-    for name, array in tensors.items():
-        if sums.get(name) != _digest(array):
+        raise CheckpointError(_damage(Path(path)) or f"is damaged: {e}", where=str(path)) from None
+    digest, _, text = head.partition(" ")
+    if digest != _digest_of(text):
+        raise CheckpointError("is damaged: the checksum of its metadata differs", where=str(path))
+    meta = json.loads(text)
+    sums = meta["checksums"]
+    for name in (*sums, *tensors):
+        if name not in tensors or sums.get(name) != _digest(tensors[name]):
             raise CheckpointError(
-                f"tensor {name!r} is damaged: its checksum differs", where=str(path)
+                f"is damaged: the checksum of tensor {name.removeprefix(VARIABLE)!r} differs",
+                where=str(path),
             )
     return tensors, meta
 
 
+def _head(metadata: Mapping[str, str], path: str | Path) -> str:
+    if FORMAT in metadata:
+        return metadata[FORMAT]
+    others = [name for name in metadata if name.startswith(FAMILY)]
+    if others:
+        raise CheckpointError(f"is a {others[0]}, this version reads {FORMAT}", where=str(path))
+    raise CheckpointError("is no checkpoint of tapeout", where=str(path))
+
+
+def _damage(path: Path) -> str:
+    """Return which tensor a file breaks off in; empty when that is not what is wrong with it."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > _LARGEST_HEADER:
+        return "is no checkpoint"
+    if len(data) < 8 or start > len(data):
+        return "is damaged: it breaks off inside its header"
+    try:
+        header = json.loads(data[8:start])
+        ends = {n: start + e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "is damaged: its header cannot be read"
+    for name, end in sorted(ends.items(), key=lambda item: item[1]):
+        if end > len(data):
+            return f"is damaged: it breaks off inside tensor {name.removeprefix(VARIABLE)!r}"
+    return ""
+
+
 def _check_fit(trainer: Trainer, saved: Mapping[str, Array], path: str | Path) -> None:
-    for name, v in trainer.session.variables.items():
+    known = trainer.session.variables
+    for name in saved:
+        if name not in known:
+            raise CheckpointError(
+                f"it holds {name!r}, which the run has not",
+                where=str(path),
+                hint="the model or the optimiser differ",
+            )
+    for name, v in known.items():
         if name not in saved:
             raise CheckpointError(
                 f"it lacks {name!r}", where=str(path), hint="the model or the optimiser differ"
@@ -137,18 +188,22 @@ def _digest(array: Array) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _operations(graph: Graph) -> str:
+    """Return a digest of the names of all operations: it tells modes, and other ways to read a file, apart."""
+    return _digest_of("\n".join(n.op.name for n in graph.nodes))
+
+
 def _spell(x: Any) -> Any:
     """Return a loss or an optimiser as (class, fields), or None where it holds functions of the user's."""
     if x is None or isinstance(x, losses.Formula):
         return None
     if isinstance(x, losses.Elementwise):
-        if x.name not in ("mse", "l1"):
-            return None
-        return [
-            "elementwise",
-            x.name,
-            {"output": x.output, "target": x.target, "reduction": x.reduction},
-        ]
+        fields = {"target": x.target, "reduction": x.reduction, **dict(x.options)}
+        return ["elementwise", x.name, {"output": x.output, **fields}]
     return ["record", type(x).__name__, {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}]
 
 
@@ -162,17 +217,25 @@ def _build(spelled: Any, path: str | Path, what: str) -> Any:
             hint=f"pass {what}=",
         )
     kind, name, fields = spelled
-    if kind == "elementwise":
-        return losses.BY_NAME[name](fields.pop("output"), **fields)
-    known = {
-        c.__name__: c
-        for c in (
-            losses.CrossEntropy,
-            losses.NegativeLogLikelihood,
-            losses.Output,
-            optimizers.Sgd,
-            optimizers.Adam,
+    try:
+        if kind == "elementwise":
+            return losses.BY_NAME[name](fields.pop("output"), **fields)
+        return _RECORDS[name](
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         )
-    }
-    make: Any = known[name]
-    return make(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    except (KeyError, TypeError):
+        raise CheckpointError(
+            f"its {what} {name!r} is unknown to this version", where=str(path), hint=f"pass {what}="
+        ) from None
+
+
+_RECORDS: dict[str, Any] = {
+    c.__name__: c
+    for c in (
+        losses.CrossEntropy,
+        losses.NegativeLogLikelihood,
+        losses.Output,
+        optimizers.Sgd,
+        optimizers.Adam,
+    )
+}

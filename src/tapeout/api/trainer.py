@@ -98,6 +98,7 @@ class Trainer:
         self.notes: list[str] = []
         self.epoch = 0
         self.batch = 0
+        self.rows = 0
         self._evaluation: Graph | None = None
         self._entries: dict[tuple[Any, ...], Entry] = {}
         # The preview binding shows every fault of model, loss and optimiser now rather than at the first batch.
@@ -188,12 +189,12 @@ class Trainer:
                 hint="pass a list or a DataLoader",
             )
         history = History()
-        first, skip = self.epoch, self.batch
+        first, skip = self.epoch, self.rows
         for epoch in range(first, first + epochs):
             record = self._epoch(
                 source, epoch, skip if epoch == first else 0, shuffle, history, callbacks
             )
-            self.epoch, self.batch = epoch + 1, 0
+            self.epoch, self.batch, self.rows = epoch + 1, 0, 0
             if validation_data is not None:
                 found = self.evaluate(validation_data, batch_size or 256, metrics)
                 record.update({f"val_{k}": v for k, v in found.items()})
@@ -214,15 +215,20 @@ class Trainer:
         total, rows = 0.0, 0
         for batch in source.batches(shuffle=shuffle, seed=self.seed, epoch=epoch, skip=skip):
             loss = self.step(batch)[LOSS]
-            self.batch += 1
             count = rows_of(batch)
+            self.batch, self.rows = self.batch + 1, self.rows + count
+            if self.rows == source.rows:  # what a callback saves now goes on with the next epoch
+                self.epoch, self.batch, self.rows = epoch + 1, 0, 0
             total, rows = total + loss * count, rows + count
             history.steps.append(loss)
             _tell(callbacks, "on_step", self, len(history.steps), loss)
-        if not rows:
-            raise DataError("data is empty")
         seconds = time.perf_counter() - start
-        return {"loss": total / rows, "samples_per_second": rows / seconds, "seconds": seconds}
+        record = {"samples_per_second": rows / seconds, "seconds": seconds}
+        if rows:
+            return {"loss": total / rows, **record}
+        if skip:  # the run was resumed at the end of the epoch
+            return record
+        raise DataError("data is empty")
 
     def evaluate(
         self, data: Data, batch_size: int | None = None, metrics: Sequence[str] = ("accuracy",)

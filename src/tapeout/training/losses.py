@@ -170,13 +170,14 @@ def logits_behind(out: Sym) -> tuple[str, Any] | None:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """The mean (or sum) of a function of prediction and target of equal shape."""
+    """The mean (or sum) of a function of prediction and target of equal shape; `options` are what its maker was given."""
 
     name: str
     output: str | None
     target: str
     reduction: Reduction
     formula: Callable[[Sym, Sym], Sym]
+    options: tuple[tuple[str, float], ...] = ()
 
     def build(self, context: LossContext) -> Sym:
         """Write the formula and return the loss, a scalar."""
@@ -319,7 +320,7 @@ def huber(
         size = d.abs()
         return (size <= delta).where(d * d * 0.5, (size - 0.5 * delta) * delta)
 
-    return Elementwise("huber", output, target, reduction, formula)
+    return Elementwise("huber", output, target, reduction, formula, (("delta", delta),))
 
 
 def bce_with_logits(
