@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
 from tapeout.kernel.program import Check, Launch, Program
+from tapeout.schedule.form import Form, kernel_form
 from tapeout.schedule.fuse import Fused, fuse
 from tapeout.schedule.kernels import nan_search
-from tapeout.schedule.lower import lower
+from tapeout.schedule.lower import Lowered, lower
 from tapeout.schedule.memory import place
 from tapeout.schedule.model import Home, Region
 from tapeout.schedule.order import order
@@ -137,6 +138,7 @@ class _Items:
         self.homes: dict[str, Home] = {}
         self.items: list[Item] = []
         self.kernels: dict[str, Kernel] = {}
+        self.lowered: dict[Form, Lowered] = {}
         self.nan_checks = 0
 
     def append(self, item: Item, homes: Sequence[Home]) -> None:
@@ -158,7 +160,11 @@ class _Items:
 
     def launch(self, work: Work) -> None:
         """Lower a kernel and append its launches."""
-        lowered = lower(work.kernel, self.target)
+        # Layers of equal shape give equal kernels: each is lowered once.
+        key = kernel_form(work.kernel)
+        if key not in self.lowered:
+            self.lowered[key] = lower(work.kernel, self.target)
+        lowered = self.lowered[key]
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         for scratch in lowered.scratch:
             name = f"%scratch{len(self.items)}.{scratch.name}"

@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis, linearize
 from tapeout.ir.type import TensorType
 from tapeout.kernel.compute import (
-    Apply,
-    Bitcast,
     Buffer,
-    Cast,
-    Const,
     Expr,
     ExprBuilder,
     Index,
@@ -26,6 +22,7 @@ from tapeout.kernel.compute import (
     LoopKernel,
     Store,
 )
+from tapeout.schedule.form import form
 from tapeout.schedule.layout import align
 from tapeout.schedule.lower.exprs import Rewriter, postorder, shared_load
 from tapeout.schedule.model import Home, Region, Work
@@ -79,7 +76,7 @@ class Flat:
             for n, b in enumerate(self.work.kernel.buffers)
         )
         # The size takes no part in the form: every map is written over an axis of two points.
-        return tuple((t.buffer, *_form(t.value)) for t in self.stages(2)), operands
+        return tuple((t.buffer, form(t.value)) for t in self.stages(2)), operands
 
 
 def merge_sweeps(
@@ -151,26 +148,6 @@ def _whole(
         elif any(o != Affine() for o in offsets[b.name]):
             return None
     return tuple(whole)
-
-
-def _form(root: Expr) -> tuple[object, ...]:
-    """Return the structure of an expression, equal for equal ones of any two kernels."""
-    numbers: dict[int, int] = {}
-    lines: list[object] = []
-    for e in postorder(root):
-        line: tuple[object, ...]
-        if isinstance(e, Load):
-            line = ("load", e.buffer)
-        elif isinstance(e, Apply):
-            line = (e.op, *(numbers[id(a)] for a in e.args))
-        elif isinstance(e, Cast | Bitcast):
-            line = (type(e).__name__, e.dtype.name, numbers[id(e.arg)])
-        else:
-            assert isinstance(e, Const)
-            line = ("const", e.dtype.name, repr(e.value))
-        numbers[id(e)] = len(lines)
-        lines.append(line)
-    return tuple(lines)
 
 
 def _is_movable(
