@@ -21,7 +21,7 @@ from tapeout.oracle.tape import Number, Tape, as_lanes, as_number, touched
 from tapeout.support.errors import VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from tapeout.ir.op import Array
 
@@ -77,8 +77,8 @@ class _Thread:
 
     def refresh(self) -> None:
         """Take the epochs of the block."""
-        self.stamp.block_epoch = self.block.epoch
-        self.stamp.warp_epoch = self.block.warp_epochs.get(self.warp, 0)
+        warp_epoch = self.block.warp_epochs.get(self.warp, 0)
+        self.stamp = self.stamp._replace(block_epoch=self.block.epoch, warp_epoch=warp_epoch)
 
     def member(self, loop: loops.For, value: int) -> _Thread:
         """Return the thread of one iteration of a team loop."""
@@ -129,6 +129,7 @@ class _Interpreter:
         self.params = {p.name: self.bind(p, buffers) for p in kernel.params}
         self.tapes: dict[int, Tape] = {}
         self.waits: dict[int, bool] = {}
+        self.runs: dict[int, Callable[[_Thread], None]] = {}
         self.current: loops.Stmt | None = None
 
     def bind(self, param: loops.Param, buffers: Mapping[str, Array]) -> Memory:
@@ -220,21 +221,46 @@ class _Interpreter:
 
     def plain(self, stmt: loops.Stmt, t: _Thread) -> None:
         """Run a statement that never waits."""
-        self.current = stmt
+        run = self.runs.get(id(stmt))
+        if run is None:
+            run = self.runs[id(stmt)] = self.compiled(stmt)
+        run(t)
+
+    def compiled(self, stmt: loops.Stmt) -> Callable[[_Thread], None]:
+        """Return a statement that never waits as a function, with those inside it."""
         if isinstance(stmt, loops.Alloc):
-            self.allocate(stmt, t)
-            return
-        values = self.tape(stmt).run(t)
+            return lambda t: self.allocate(stmt, t)
+        tape = self.tape(stmt)
         if isinstance(stmt, loops.For):
-            for value in range(values[0], values[1], stmt.step):
+            return self.loop(stmt, tape, [self.compiled(s) for s in stmt.body])
+        if isinstance(stmt, loops.If):
+            branches = [[self.compiled(s) for s in b] for b in (stmt.otherwise, stmt.then)]
+
+            def branch(t: _Thread) -> None:
+                self.current = stmt
+                for run in branches[bool(tape.run(t)[0][0])]:
+                    run(t)
+
+            return branch
+
+        def act(t: _Thread) -> None:
+            self.current = stmt
+            self.act(stmt, tape.run(t), t)
+
+        return act
+
+    def loop(
+        self, stmt: loops.For, tape: Tape, body: list[Callable[[_Thread], None]]
+    ) -> Callable[[_Thread], None]:
+        def loop(t: _Thread) -> None:
+            self.current = stmt
+            start, stop = tape.run(t)
+            for value in range(start, stop, stmt.step):
                 t.vars[stmt.var] = value
-                for inner in stmt.body:
-                    self.plain(inner, t)
-        elif isinstance(stmt, loops.If):
-            for inner in stmt.then if values[0][0] else stmt.otherwise:
-                self.plain(inner, t)
-        else:
-            self.act(stmt, values, t)
+                for run in body:
+                    run(t)
+
+        return loop
 
     def act(self, stmt: loops.Stmt, values: list[Number], t: _Thread) -> None:
         if isinstance(stmt, loops.Let):
@@ -242,6 +268,10 @@ class _Interpreter:
             return
         assert isinstance(stmt, loops.Store)
         memory = t.memory(stmt.buffer)
+        if stmt.value.lanes == 1 and stmt.mask is None and stmt.active is None:
+            value = as_lanes(values[-1], stmt.value.dtype)
+            memory.write_one(values[0] * memory.unit, value, t.stamp)
+            return
         mask = values[1] if stmt.mask is not None else None
         at, live = touched(stmt, stmt.value.lanes, values[0], mask, memory.unit)
         array = as_lanes(values[-1], stmt.value.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ class MemoryFault(VerifyError):
     """A kernel touches an element out of bounds, or two threads touch one without waiting for each other."""
 
 
-@dataclass
-class Stamp:
+class Stamp(NamedTuple):
     """Who touches memory, and after which barriers.
 
     Attributes:
@@ -36,9 +35,13 @@ class Stamp:
     block_epoch: int = 0
     warp_epoch: int = 0
 
-    def row(self) -> tuple[int, int, int, int, int]:
-        """Return the stamp as a row of a `Memory` log."""
-        return (self.task, self.warp, self.thread, self.block_epoch, self.warp_epoch)
+    def follows(self, before: Stamp) -> bool:
+        """Whether an earlier touch is over for sure: it was the same thread's, or a barrier lies between."""
+        if before.task != self.task:
+            return False
+        if before.thread == self.thread or before.block_epoch != self.block_epoch:
+            return True
+        return before.warp == self.warp and before.warp_epoch != self.warp_epoch
 
 
 @dataclass
@@ -62,62 +65,65 @@ class Memory:
     owner: object = None
     access: str = "rw"
     watched: bool = False
-    _writes: Array = field(init=False, repr=False)
-    _reads: Array = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Start with an empty log."""
-        rows = self.size if self.watched else 0
-        self._writes = np.full((rows, 5), -1, np.int64)
-        self._reads = np.full((rows, 5), -1, np.int64)
+    _writes: dict[int, Stamp] = field(default_factory=dict, repr=False)
+    _reads: dict[int, Stamp] = field(default_factory=dict, repr=False)
 
     def read(self, at: Array, stamp: Stamp) -> Array:
         """Return elements at positions."""
-        self._inside(at, "read")
-        if self.watched and at.size:
-            self._conflict(self._writes, at, stamp, "reads", "written")
-            self._reads[at] = stamp.row()
+        for i in at.tolist():
+            self._touch(i, stamp, "read")
         found: Array = self.data[at]
         return found
 
+    def read_one(self, at: int, stamp: Stamp) -> Array:
+        """Return one element, as an array of one entry."""
+        self._touch(at, stamp, "read")
+        found: Array = self.data[at : at + 1].copy()
+        return found
+
+    def write_one(self, at: int, value: Array, stamp: Stamp) -> None:
+        """Set one element to the only entry of an array."""
+        self._check_write(value)
+        self._touch(at, stamp, "written")
+        self.data[at] = value[0]
+
     def write(self, at: Array, values: Array, stamp: Stamp) -> None:
         """Set elements at positions."""
-        self._inside(at, "written")
+        self._check_write(values)
+        for i in at.tolist():
+            self._touch(i, stamp, "written")
+        self.data[at] = values
+
+    def _check_write(self, values: Array) -> None:
         if "w" not in self.access:
             raise MemoryFault(f"{self.name} is only read by its declaration, but it is written")
         if values.dtype != self.data.dtype:
             raise MemoryFault(f"{self.name} holds {self.data.dtype}, but {values.dtype} is stored")
-        if self.watched and at.size:
-            self._conflict(self._writes, at, stamp, "writes", "written")
-            self._conflict(self._reads, at, stamp, "writes", "read")
-            self._writes[at] = stamp.row()
-        self.data[at] = values
 
-    def _inside(self, at: Array, how: str) -> None:
-        bad = (at < 0) | (at >= self.size)
-        if bad.any():
-            first = int(at[bad][0])
-            raise MemoryFault(f"{self.name}[{first}] is {how}, but it has {self.size} elements")
-
-    def _conflict(self, log: Array, at: Array, stamp: Stamp, now: str, before: str) -> None:
-        rows = log[at]
-        task, warp, thread, block_epoch, warp_epoch = rows.T
-        same = (task == stamp.task) & (thread == stamp.thread)
-        waited = (task == stamp.task) & (
-            (block_epoch != stamp.block_epoch)
-            | ((warp == stamp.warp) & (warp_epoch != stamp.warp_epoch))
-        )
-        bad = (task >= 0) & ~same & ~waited
-        if not bad.any():
+    def _touch(self, at: int, stamp: Stamp, how: str) -> None:
+        if not 0 <= at < self.size:
+            raise MemoryFault(f"{self.name}[{at}] is {how}, but it has {self.size} elements")
+        if not self.watched:
             return
-        first = int(at[bad][0])
+        written = self._writes.get(at)
+        if written is not None and not stamp.follows(written):
+            self._conflict(at, stamp, how, written, "written")
+        if how == "read":
+            self._reads[at] = stamp
+            return
+        read = self._reads.get(at)
+        if read is not None and not stamp.follows(read):
+            self._conflict(at, stamp, how, read, "read")
+        self._writes[at] = stamp
+
+    def _conflict(self, at: int, now: Stamp, how: str, before: Stamp, was: str) -> None:
         other = (
             "another iteration of the grid"
-            if (task != stamp.task)[bad][0]
-            else (f"thread {int(thread[bad][0])} with no barrier between")
+            if before.task != now.task
+            else f"thread {before.thread} with no barrier between"
         )
         raise MemoryFault(
-            f"{self.name}[{first}]: thread {stamp.thread} {now} what was {before} by {other}"
+            f"{self.name}[{at}] is {how} by thread {now.thread}, and was {was} by {other}"
         )
 
 

@@ -7,6 +7,7 @@ bf16 is computed in f32 and rounded after every operation. Nothing here is share
 from __future__ import annotations
 
 import math
+import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,8 @@ def _rem(x: Array, y: Array) -> Array:
 
 
 def _fma(x: Array, y: Array, z: Array) -> Array:
+    if x.dtype == np.float32 and x.size == 1:
+        return np.array([_fma32(x.item(), y.item(), z.item())], np.float64).astype(np.float32)
     if x.dtype == np.float32:
         product = x.astype(np.float64) * y
         return _sum_to_f32(product, z.astype(np.float64))
@@ -124,6 +127,18 @@ def _sum_to_f32(a: Array, b: Array) -> Array:
     fix = np.isfinite(total) & (error != 0) & ((total.view(np.uint64) & 1) == 0)
     toward = np.where(error > 0, np.inf, -np.inf)
     return np.where(fix, np.nextafter(total, toward), total).astype(np.float32)
+
+
+def _fma32(a: float, b: float, c: float) -> float:
+    """Return what rounds to the f32 of a * b + c; the same as `_sum_to_f32`, quicker for one number."""
+    product = a * b
+    total = product + c
+    part = total - product
+    error = (product - (total - part)) + (c - part)
+    if error == 0 or not math.isfinite(total):
+        return total
+    odd = int.from_bytes(struct.pack("<d", total), "little") & 1
+    return total if odd else math.nextafter(total, math.copysign(math.inf, error))
 
 
 def _fma64(a: float, b: float, c: float) -> float:

@@ -61,8 +61,7 @@ class Tape:
         """Return the values of the roots; only for tapes without `Cross`."""
         slots: list[Number] = []
         for step in self.steps:
-            assert not isinstance(step, loops.Cross)
-            slots.append(step(thread, slots))
+            slots.append(step(thread, slots))  # type: ignore[operator]
         return [slots[r] for r in self.roots]
 
 
@@ -114,11 +113,14 @@ def _const(expr: loops.Const) -> Step:
 
 
 def _load(expr: loops.Load, at: tuple[int, ...]) -> Step:
+    plain = expr.lanes == 1 and expr.mask is None and expr.active is None
+    if plain and expr.index.lanes == 1:
+        return _load_one(expr, at[0])
+
     def load(t: Threadlike, slots: list[Number]) -> Number:
         memory = t.memory(expr.buffer)
         mask = slots[at[1]] if len(at) > 1 else None
-        unit = memory.unit
-        positions, live = touched(expr, expr.lanes, slots[at[0]], mask, unit)
+        positions, live = touched(expr, expr.lanes, slots[at[0]], mask, memory.unit)
         out = np.full(expr.lanes, expr.other, memory.data.dtype)
         out[live] = memory.read(positions[live], t.stamp)
         return as_number(out, expr.dtype, expr.lanes)
@@ -126,25 +128,59 @@ def _load(expr: loops.Load, at: tuple[int, ...]) -> Step:
     return load
 
 
+def _load_one(expr: loops.Load, slot: int) -> Step:
+    name = expr.buffer
+
+    def load(t: Threadlike, slots: list[Number]) -> Number:
+        memory = t.memory(name)
+        return memory.read_one(slots[slot] * memory.unit, t.stamp)
+
+    if expr.dtype != i64:
+        return load
+    return lambda t, slots: int(load(t, slots)[0])
+
+
+FALSE_TRUE = (np.array([False]), np.array([True]))
 _QUICK: dict[str, Callable[[int, int], int]] = {
-    "add": lambda x, y: x + y,
-    "sub": lambda x, y: x - y,
-    "mul": lambda x, y: x * y,
+    "add": lambda x, y: wrap(x + y),
+    "sub": lambda x, y: wrap(x - y),
+    "mul": lambda x, y: wrap(x * y),
+    "and": lambda x, y: x & y,
+    "or": lambda x, y: x | y,
+    "min": min,
+    "max": max,
+}
+"""Arithmetic of indices, which are Python ints."""
+
+_QUICK_TESTS: dict[str, Callable[[int, int], bool]] = {
+    "eq": lambda x, y: x == y,
+    "ne": lambda x, y: x != y,
+    "lt": lambda x, y: x < y,
+    "le": lambda x, y: x <= y,
+    "gt": lambda x, y: x > y,
+    "ge": lambda x, y: x >= y,
 }
 
 
 def _apply(expr: loops.Apply, at: tuple[int, ...]) -> Step:
     name, of, lanes = expr.op, expr.args[-1].dtype, expr.lanes
     types = [a.dtype for a in expr.args]
-    if expr.dtype == i64 and lanes == 1 and name in _QUICK:
-        quick, (a, b) = _QUICK[name], at
-        return lambda _, slots: wrap(quick(slots[a], slots[b]))
+    if of == i64 and lanes == 1 and len(at) == 2:
+        a, b = at
+        if name in _QUICK:
+            quick = _QUICK[name]
+            return lambda _, slots: quick(slots[a], slots[b])
+        if name in _QUICK_TESTS:
+            test = _QUICK_TESTS[name]
+            return lambda _, slots: FALSE_TRUE[test(slots[a], slots[b])]
 
     def apply(_: Threadlike, slots: list[Number]) -> Number:
-        xs = tuple(as_lanes(slots[i], t) for i, t in zip(at, types, strict=True))
-        return as_number(scalars.apply(name, xs, of), expr.dtype, lanes)
+        xs = tuple([as_lanes(slots[i], t) for i, t in zip(at, types, strict=True)])
+        return scalars.apply(name, xs, of)
 
-    return apply
+    if expr.dtype != i64 or lanes != 1:
+        return apply
+    return lambda t, slots: int(apply(t, slots)[0])
 
 
 def _shape(expr: loops.Expr, at: tuple[int, ...]) -> Step:
