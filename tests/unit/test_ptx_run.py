@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 from tapeout.codegen.ptx import PTX, emit_kernel
-from tapeout.ir.dtype import ALL, DType
+from tapeout.ir.build import Builder
+from tapeout.ir.dtype import ALL, DType, f32
 from tapeout.ir.scalar import SCALAR_OPS
+from tapeout.ir.type import TensorType
 from tapeout.kernel import loops
 from tapeout.kernel.functions import FUNCTIONS
 from tapeout.kernel.math import legalize
+from tapeout.kernel.verify import verify_kernel
+from tapeout.ops.sym import Sym
 from tapeout.oracle.kernel import run
+from tapeout.schedule.build import plan_works
+from tapeout.schedule.layout import plan_variables
+from tapeout.schedule.lower.gpu import lower_gpu
 from tests.ptx_emulator import Program
 from tests.unit.kernels import kernel
 from tests.unit.test_ptx import REDUCE, all_operations
@@ -109,3 +116,18 @@ def test_values_across_warps_are_the_tree_of_the_oracle(
     text += f"store c[%i] = cross<{combine}, group>(a[%i])\n"
     text += f"store d[%i] = cross<{other}, group>(cross<{other}, lane>(a[%i]))\n}}\n}}\n}}"
     _agree(kernel(text), rng)
+
+
+def test_lowered_rows_maps_and_products(rng: np.random.Generator) -> None:
+    b = Builder("g")
+    x = Sym(b, b.add_input("x", TensorType(f32, (3, 20))))
+    w = Sym(b, b.add_variable("w", TensorType(f32, (20, 9))))
+    y = (x @ w).tanh()
+    b.set_output("y", (y / y.exp().sum([1], keepdims=True)).value)
+    b.set_output("m", x.max([1]).value)
+    works = plan_works(b.graph(), plan_variables(b.graph().variables)).works
+    kernels = [c.kernel for work in works for c in lower_gpu(work.kernel, 2, 32).launches]
+    assert len(kernels) >= 3
+    for k in kernels:
+        verify_kernel(k, round_trip=True)
+        _agree(k, rng)
