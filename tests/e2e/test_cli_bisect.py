@@ -123,6 +123,28 @@ def test_a_broken_kernel_is_named(step: Graph, monkeypatch: pytest.MonkeyPatch) 
     assert changed[0] in fault.part
 
 
+def test_a_broken_launch_is_named(step: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that compute something else than the graph."""
+    from tapeout.driver import bisect as module
+
+    right = module.lower
+    changed: list[str] = []
+
+    def wrong(*args: Any) -> Any:
+        program = right(*args)
+        name, kernel = next(
+            (n, k) for n, k in program.kernels.items() if _negated(k.body) != k.body
+        )
+        changed.append(next(i.label for i in program.items if getattr(i, "kernel", "") == name))
+        kernels = {**program.kernels, name: replace(kernel, body=_negated(kernel.body))}
+        return replace(program, kernels=kernels)
+
+    monkeypatch.setattr(module, "lower", wrong)
+    fault = _bisect(step)
+    assert fault is not None
+    assert (fault.stage, fault.part) == ("schedule", changed[0])
+
+
 def _negated(body: tuple[loops.Stmt, ...]) -> tuple[loops.Stmt, ...]:
     """The statements with what the first store of floats writes negated."""
     for i, stmt in enumerate(body):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tapeout.cli.agree import judge
+from tapeout.cli import agree
+from tapeout.cli.agree import Verdict, judge
+from tapeout.cli.main import main
 from tapeout.cli.packaged import lenet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +64,22 @@ def test_demo_trains_a_lenet(tmp_path: Path) -> None:
     if importlib.util.find_spec("onnxruntime"):
         assert result["onnxruntime"]["agrees"]
         assert result["onnxruntime"]["difference"] <= 1e-4
+
+
+@needs_digits
+@pytest.mark.parametrize(("require", "code"), [(False, 0), (True, 1)])
+def test_an_absent_engine_fails_only_if_required(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unchecked: None,
+    require: bool,
+    code: int,
+) -> None:
+    monkeypatch.setattr(agree, "judge", lambda *args: Verdict(available=False))
+    more = ["--require-onnxruntime"] if require else []
+    assert main(["demo", "-o", str(tmp_path / "out"), "--epochs", "1", *more]) == code
+    assert "onnxruntime is not installed" in capsys.readouterr().out
 
 
 def test_packaged_model_is_that_of_the_source_tree() -> None:

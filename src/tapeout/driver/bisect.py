@@ -197,10 +197,12 @@ class _Launches:
         self.memory = Memory(program, feed)
         self.objects = compile_objects(program.kernels, options.target, checked=options.checked)
         self.values = _values(graph, feed)
-        self.buffers = {f"%{i}": self.values[n.results[0]] for i, n in enumerate(graph.nodes)}
-        self.last = {
-            name: i for i, item in enumerate(program.items) for name in self._written(item)
-        }
+        self.results = [self.values[r] for node in graph.nodes for r in node.results]
+        self.named = {f"%{i}": self.values[n.results[0]] for i, n in enumerate(graph.nodes)}
+        self.touched: dict[str, list[tuple[int, str]]] = {}
+        for number, item in enumerate(program.items):
+            for name, access in self._touches(item):
+                self.touched.setdefault(name, []).append((number, access))
 
     def run(self) -> Fault | None:
         """Return the first launch or result that departs."""
@@ -218,13 +220,11 @@ class _Launches:
             kernel_oracle.run(kernel, args)
         except TapeoutError as e:
             return Fault("schedule", item.label, str(item.loc), "", str(e))
-        for name in self._written(item):
-            # A buffer that a later launch goes on writing is not whole yet.
-            if name not in self.buffers or self.last[name] != number:
-                continue
-            details = _difference(self.buffers[name], self.memory.read(self.program.buffers[name]))
-            if details:
-                return Fault("schedule", item.label, str(item.loc), f"buffer {name}", details)
+        for name, access in self._touches(item):
+            if "w" in access and name in self.named and self._is_whole(name, number):
+                details = self._stray(name)
+                if details:
+                    return Fault("schedule", item.label, str(item.loc), f"buffer {name}", details)
         return self._native(item, args, native)
 
     def _native(
@@ -238,6 +238,9 @@ class _Launches:
         except TapeoutError as e:
             return Fault("codegen", part, str(item.loc), "", str(e))
         for param, name in zip(kernel.params, item.args, strict=True):
+            # What is read only may lie where results went, over an operand that dies here.
+            if "w" not in param.access:
+                continue
             details = _difference(args[param.name], native[param.name])
             if details:
                 return Fault(
@@ -256,11 +259,28 @@ class _Launches:
                 return Fault("schedule", "", "", what, details)
         return None
 
-    def _written(self, item: Item) -> list[str]:
+    def _is_whole(self, name: str, number: int) -> bool:
+        """Whether a buffer's content is complete after a launch: what touches it next only reads it."""
+        later = [access for at, access in self.touched[name] if at > number]
+        return not later or later[0] == "r"
+
+    def _stray(self, name: str) -> str:
+        """Return how a buffer differs from its value; empty if it is that or another value.
+
+        A buffer is called after the first value that it holds; a later one may be written over it.
+        """
+        found = self.memory.read(self.program.buffers[name])
+        details = _difference(self.named[name], found)
+        if not details:
+            return ""
+        others = (a for a in self.results if a.shape == found.shape and a.dtype == found.dtype)
+        return "" if any(not _difference(a, found) for a in others) else details
+
+    def _touches(self, item: Item) -> list[tuple[str, str]]:
         if not isinstance(item, Launch):
             return []
         params = self.program.kernels[item.kernel].params
-        return [name for p, name in zip(params, item.args, strict=True) if "w" in p.access]
+        return [(name, p.access) for p, name in zip(params, item.args, strict=True)]
 
 
 class Memory:
