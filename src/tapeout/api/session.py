@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tapeout.ir.graph import Graph, Variable
     from tapeout.ir.op import Array
     from tapeout.kernel.program import Program
+    from tapeout.kernel.target import Target
 
 
 class CheckFailed(TapeoutError):
@@ -50,7 +51,7 @@ class Session:
         guard: bool = False,
     ) -> None:
         """Lay out the variables and give them their initial values."""
-        options = Options(resolve_target(target))
+        options = Options(runnable_target(target))
         self.options = options if checked is None else replace(options, checked=checked)
         self.threads = env.threads() if threads is None else threads
         if self.threads < 1:
@@ -115,6 +116,22 @@ class Session:
             )
         order = tuple(range(slot.type.rank))
         return self.arena.view(slot.offset, slot.type.dtype, slot.type.shape, order)
+
+
+def runnable_target(name: str) -> Target:
+    """Return the target class of a name.
+
+    Raises:
+        OptionError: There is none, or its code would stop this machine with an illegal instruction.
+    """
+    from tapeout.codegen.machine import host_runs
+
+    target = resolve_target(name)
+    if not host_runs(target):
+        raise OptionError(
+            f"this machine lacks instructions of the target {name!r}", hint="use 'native'"
+        )
+    return target
 
 
 class Entry:

@@ -33,6 +33,11 @@ def native() -> Target:
     return next((t for t in (AVX512, AVX2) if _host_runs(t.name)), GENERIC)
 
 
+def host_runs(target: Target) -> bool:
+    """Return whether this host can run code for a target."""
+    return target.name in _BASELINE and not target.triple and _host_runs(target.name)
+
+
 @cache
 def resolve(target: Target) -> Machine:
     """Return triple, CPU and features of a target: the host's where it leaves them open and the host can run the class.
