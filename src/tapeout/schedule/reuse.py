@@ -72,20 +72,21 @@ def _same_place(work: Work, operand: str, result: str) -> bool:
     kernel = work.kernel
     names = {h.name: b.name for h, b in zip(work.homes, kernel.buffers, strict=True)}
     if isinstance(kernel, LoopKernel):
-        return _same_in(kernel.stages, names[operand], names[result])
+        # In a map all values of a point are made before the first is written.
+        together = all(isinstance(s, Store) and not s.axes for s in kernel.stages)
+        return _same_in(kernel.stages, names[operand], names[result], together=together)
     if not isinstance(kernel, ContractionKernel):
         return False
     if any(e.buffer == names[operand] for e in loads(kernel.a, kernel.b)):
         return False
-    return _same_in(kernel.stages, names[operand], names[result])
+    return _same_in(kernel.stages, names[operand], names[result], together=False)
 
 
-def _same_in(stages: Sequence[Stage], operand: str, result: str) -> bool:
+def _same_in(stages: Sequence[Stage], operand: str, result: str, *, together: bool) -> bool:
     store = next(s for s in stages if isinstance(s, Store) and s.buffer == result)
     written = False
     for stage in stages:
         found = [e for e in loads(stage.value) if e.buffer == operand]
-        together = isinstance(stage, Store) and not stage.axes and not store.axes
         if found and ((written and not together) or stage.axes != store.axes):
             return False
         if not all(_reads_at(e, store) for e in found):
