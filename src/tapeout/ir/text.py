@@ -10,8 +10,8 @@
       output logits = %0
     }
 
-What a text does not hold: `Graph.source` (a parsed graph with unbound dimensions infers its types anew when they are bound)
-and `Graph.origin`. Tensors of more than a few elements stand in a side file by hash (`ir.side`).
+What a text does not hold: `Graph.source` (a parsed graph with unbound dimensions infers its types anew when they are bound),
+`Graph.origin` and `Graph.evaluation`. Tensors of more than a few elements stand in a side file by hash (`ir.side`).
 """
 
 from __future__ import annotations

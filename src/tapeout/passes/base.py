@@ -26,5 +26,7 @@ class Pass(abc.ABC):
         """Return the changed graph, or `graph` itself."""
 
     def __call__(self, graph: Graph) -> Graph:
-        """Return `run(graph)`, applied again whenever named dimensions are bound."""
-        return graph.then(self.run) if graph.source is not None else self.run(graph)
+        """Return `run(graph)`, applied again when named dimensions are bound and to the model in inference mode."""
+        if graph.source is None and graph.evaluation is None:
+            return self.run(graph)
+        return graph.then(self.run)
