@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from tapeout.training.optimizers import Optimizer
 
 
+RNG_SEED = "rng.seed"
+"""The hyper-parameter that models with random operations read."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of the arena of a training step, exact.
@@ -108,6 +112,8 @@ class Trainer:
         self.session = Session(
             preview.variables, target=target, threads=threads, checked=checked, guard=guard
         )
+        if RNG_SEED in self.session.variables:
+            self.session.write(RNG_SEED, np.asarray(seed, np.int64))
         self.label_names = [v.name for v in preview.inputs if v.name not in model.input]
         self.input_names = [v.name for v in model.inputs]
         self.parameters = Parameters(self.session, model)
