@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis
 from tapeout.ir.dtype import DType, bool_
 from tapeout.kernel import compute, loops
+from tapeout.schedule.lower.exprs import loads
 from tapeout.schedule.lower.grid import open_loops
+from tapeout.schedule.lower.normal import offset_of
 from tapeout.schedule.lower.values import Place, Values
 
 if TYPE_CHECKING:
@@ -100,9 +102,24 @@ class _Reduction:
             self.run_axis, self.run = Axis("none", 1), 1
         self.outer = serial
         self.state: _Values | _Registers
+        # Elements that lie apart are loaded one by one, in code of many lines that more accumulators would only repeat.
+        self.scattered = self._is_scattered()
         self.count = 1
-        if not self.arg:
+        if not (self.arg or self.scattered):
             self.count = min(max(1, ACCUMULATORS // len(self.places)), max(self.run, 1))
+
+    def _is_scattered(self) -> bool:
+        buffers = self.of.values.buffers
+        across = self.steps.vector
+        for e in loads(self.stage.value):
+            place = offset_of(e, buffers)
+            lane = self.places[0].lane
+            if across is None and lane is not None:
+                place = place.substitute(self.places[0].bind)
+            axis = across if across is not None else lane
+            if axis is not None and axis in place.axes and place.coefficient(axis) != 1:
+                return True
+        return False
 
     def _lanes(self, place: Place) -> int:
         return self.steps.lanes if self.steps.vector else place.lanes
@@ -112,7 +129,7 @@ class _Reduction:
         for axis in self.outer:
             around *= axis.extent
         total = around * (self.run + (self.tail > 0))
-        if total <= UNROLLED:
+        if total <= (UNROLLED // 2 if self.scattered else UNROLLED):
             self.count = self.count if total >= 2 * ACCUMULATORS else 1
             self.state = _Values(self._starts())
             self._unrolled()
@@ -148,7 +165,8 @@ class _Reduction:
             self._run(bind)
 
     def _run(self, bind: dict[Axis, Affine]) -> None:
-        whole = self.run // self.count if self.run > 2 * ACCUMULATORS else 0
+        few = self.run <= 2 * ACCUMULATORS and not self.scattered
+        whole = 0 if few else self.run // self.count
         if whole:
             with self.w.loop(whole) as i:
                 for u in range(self.count):

@@ -252,9 +252,11 @@ class Values:
         if value.lanes > 1:
             staged = self.w.alloc(value.dtype, 1, place.lanes, "local")
             self.w.store(staged, self.w.i64(0), value)
-        for n in range(lane.extent):
-            one = value if staged is None else self.w.load(staged, value.dtype, self.w.i64(n))
-            self.w.store(buffer, self.w.index(at.substitute({lane: Affine((), n)})), one)
+        with self.w.loop(lane.extent) as n:
+            one = value
+            if staged is not None:
+                one = self.w.load(staged, value.dtype, self.w.index(n))
+            self.w.store(buffer, self.w.index(at.substitute({lane: n})), one)
 
 
 def _inside(lane: Axis, atom: Axis | FloorDiv | Mod) -> bool:
