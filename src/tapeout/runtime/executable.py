@@ -103,6 +103,7 @@ class Executable:
             raise OptionError(f"threads is {threads}, at least 1 is expected")
         self._threads = threads
         self._pool = None
+        self._ready_pool()  # now, so that no run allocates
 
     def _ready_pool(self) -> Pool | None:
         """The pool to run with, made when first needed and again in a forked child."""
