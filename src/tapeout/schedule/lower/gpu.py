@@ -96,8 +96,9 @@ class _GpuLoops:
             self.w.loop(self.group, "group") as warp,
             self.w.loop(self.lane, "lane") as lane,
         ):
-            point = self.w.derive((block * self.group + warp) * self.lane + lane, self.points)
-            with self._inside(point, self.points, self.points % threads != 0):
+            thread = (block * self.group + warp) * self.lane + lane
+            point = self.w.derive(thread, _up(self.points, threads))
+            with self._inside(point, self.points):
                 stages = [s for s in self.kernel.stages if isinstance(s, TStore)]
                 self.values.store_all(stages, Place(self._at(point, self.kernel.axes)))
 
@@ -107,8 +108,8 @@ class _GpuLoops:
             self.w.loop(self.group, "group") as warp,
             self.w.loop(self.lane, "lane") as lane,
         ):
-            point = self.w.derive(block * self.group + warp, self.points)
-            with self._inside(point, self.points, self.points % self.group != 0):
+            point = self.w.derive(block * self.group + warp, _up(self.points, self.group))
+            with self._inside(point, self.points):
                 self._stages(self._at(point, self.kernel.axes), lane, self.lane, ("lane",))
 
     def _row_per_block(self) -> None:
@@ -122,12 +123,13 @@ class _GpuLoops:
             self._stages(at, thread, self.group * self.lane, ("lane", "group"))
 
     @contextmanager
-    def _inside(self, at: Affine, extent: int, test: bool) -> Iterator[None]:
+    def _inside(self, at: Affine, extent: int) -> Iterator[None]:
         """Run the statements inside where a number is below an extent."""
-        if not test:
+        if at.range[1] < extent:
             yield
             return
-        with self.w.when(self.w.apply("lt", self.w.named(self.w.index(at)), self.w.i64(extent))):
+        here = self.w.named(self.w.index(at))
+        with self.w.when(self.w.apply("lt", here, self.w.i64(extent))):
             yield
 
     def _at(self, point: Affine, axes: Sequence[Axis]) -> Bind:
@@ -163,8 +165,8 @@ class _GpuLoops:
         """Run what follows for each element that falls to this thread; give its place and number."""
         total = prod(a.extent for a in axes)
         with self.w.loop(-(-total // threads)) as i:
-            number = self.w.derive(i * threads + thread, total)
-            with self._inside(number, total, total % threads != 0):
+            number = self.w.derive(i * threads + thread, _up(total, threads))
+            with self._inside(number, total):
                 yield replace(place, bind={**place.bind, **self._at(number, axes)}), number
 
     def _reduce(
@@ -217,3 +219,8 @@ class _GpuLoops:
             return better
         first = self.w.apply("not", self.w.apply("isnan", old))
         return self.w.apply("or", better, self.w.apply("and", self.w.apply("isnan", value), first))
+
+
+def _up(extent: int, size: int) -> int:
+    """Return an extent rounded up to a multiple."""
+    return -(-extent // size) * size
