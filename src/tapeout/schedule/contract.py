@@ -37,10 +37,10 @@ Bind = dict[Axis, Affine]
 
 @dataclass(frozen=True)
 class Hole:
-    """A read that exists only where `a*x + b*y + const` is a multiple of `by`, x of the result and y summed."""
+    """A read that exists only where `a*x + b*y + const` is a multiple of `by`, x of the result and y (if any) summed."""
 
     result: Axis
-    summed: Axis
+    summed: Axis | None
     a: int
     b: int
     const: int
@@ -67,7 +67,7 @@ def _holes(kernel: ContractionKernel) -> list[Hole]:
                 continue
             if found.setdefault(hole.result, hole) != hole:
                 return []
-    summed = [h.summed for h in found.values()]
+    summed = [h.summed for h in found.values() if h.summed is not None]
     return list(found.values()) if len(set(summed)) == len(summed) else []
 
 
@@ -80,10 +80,10 @@ def _hole(guard: Guard, results: Sequence[Axis], summed: Sequence[Axis]) -> Hole
         return None
     x = [a for a in atom.of.axes if a in results]
     y = [a for a in atom.of.axes if a in summed]
-    if len(x) != 1 or len(y) != 1 or len(atom.of.axes) != 2:
+    if len(x) != 1 or len(y) > 1 or len(atom.of.axes) != len(x) + len(y):
         return None
-    a, b = atom.of.coefficient(x[0]), atom.of.coefficient(y[0])
-    return Hole(x[0], y[0], a, b, atom.of.const, atom.by)
+    a, b = atom.of.coefficient(x[0]), atom.of.coefficient(y[0]) if y else 0
+    return Hole(x[0], y[0] if y else None, a, b, atom.of.const, atom.by)
 
 
 def _part(
@@ -100,14 +100,16 @@ def _part(
         steps = _hits(hole, rest)
         empty = empty or not steps
         stride = steps[1] - steps[0] if len(steps) > 1 else 1
-        _renamed(hole.summed, len(steps), stride, steps[0] if steps else 0, bind, extents)
+        if hole.summed is not None:
+            _renamed(hole.summed, len(steps), stride, steps[0] if steps else 0, bind, extents)
     return _zero(kernel, bind, extents) if empty else _rebound(kernel, bind, extents)
 
 
 def _hits(hole: Hole, rest: int) -> list[int]:
     """Return the steps of the summed axis that hit elements, an arithmetic progression."""
     start = hole.a * rest + hole.const
-    return [y for y in range(hole.summed.extent) if (start + hole.b * y) % hole.by == 0]
+    extent = 1 if hole.summed is None else hole.summed.extent
+    return [y for y in range(extent) if (start + hole.b * y) % hole.by == 0]
 
 
 def _renamed(

@@ -296,4 +296,4 @@ def label(group: Group) -> str:
     shown = "+".join(names[:6]) + ("+…" if len(names) > 6 else "")
     role = group.anchor.loc.role
     mark = "" if role == "forward" else f" ({role})"
-    return f"{shown} {places[0]}{mark}" if places else shown
+    return f"{shown} {places[0]}{mark}" if places else shown + mark
