@@ -117,7 +117,8 @@ def run(request: Request) -> int:
         trainer.export_onnx(output)
         if plot is not None:
             _plot(plot, request, trainer, progress)
-    _close(speaker, request, trainer, progress, output, plot)
+        # Still inside: once the files are written, Ctrl-C must not say that nothing was.
+        _close(speaker, request, trainer, progress, output, plot)
     return 0
 
 
