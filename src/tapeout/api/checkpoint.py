@@ -48,6 +48,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
         "clip_norm": trainer.clip_norm,
         "trainable": [n for n, v in trainer.model.parameters.items() if v.trainable],
         "operations": _operations(trainer.model),
+        "attachments": trainer.attachments,
     }
     text = json.dumps(meta)
     head = {FORMAT: f"{_digest_of(text)} {text}"}  # one entry: with several their order would vary
@@ -80,6 +81,7 @@ def restore(
         trainer.session.write(name, array)
     trainer.epoch, trainer.batch = position["epoch"], position["batch"]
     trainer.rows = position["rows"]
+    trainer.attachments.update(meta["attachments"])
     return trainer
 
 

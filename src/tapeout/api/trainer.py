@@ -100,6 +100,8 @@ class Trainer:
         self.loss, self.optimizer, self.clip_norm = as_loss(loss), optimizer, clip_norm
         self.seed = seed
         self.notes: list[str] = []
+        self.attachments: dict[str, Any] = {}
+        """Plain data that checkpoints carry along, such as how arrays of a data set feed the inputs."""
         self.epoch = 0
         self.batch = 0
         self.rows = 0

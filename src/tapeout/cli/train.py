@@ -186,7 +186,7 @@ def _resumed(request: Request) -> Trainer:
 
 def _data(request: Request, trainer: Trainer) -> tuple[Mapped, Mapped | None]:
     from tapeout.cli import reading
-    from tapeout.data import split
+    from tapeout.data import DataMapping, split
 
     label = reading.label_of(trainer.loss)
     whole = reading.load_dataset(request.data_text, request.inputs, request.transforms)
@@ -195,7 +195,12 @@ def _data(request: Request, trainer: Trainer) -> tuple[Mapped, Mapped | None]:
         other = reading.load_dataset(request.val_text, request.inputs, request.transforms)
     if request.val_split is not None:
         whole, other = split(whole, request.val_split, seed=trainer.seed)
-    train = reading.mapped(whole, trainer.model, label, request.data_text)
+    known = trainer.attachments.get("mapping")
+    if known is None:
+        train = reading.mapped(whole, trainer.model, label, request.data_text)
+        trainer.attachments["mapping"] = train.mapping.to_data()
+    else:
+        train = reading.mapped_by(DataMapping.from_data(known), whole, request.data_text)
     if other is None:
         return train, None
     return train, reading.mapped_by(train.mapping, other, request.val_text or request.data_text)
