@@ -7,13 +7,14 @@ loads per step. It pays where sums are long and results few, such as the weight 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel.compute import Numerics
-from tapeout.schedule.lower.contract.prepare import Step, as_load, is_plain
+from tapeout.schedule.lower.contract.prepare import TRANSPOSE, Step, as_load, halo, is_plain
+from tapeout.schedule.lower.contract.product import Product, merge
 from tapeout.schedule.lower.contract.tiles import LATENCY, LOADS, Rows, divide
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
     from tapeout.kernel.loops import Expr
     from tapeout.kernel.target import Target
-    from tapeout.schedule.lower.contract.product import Product
 
 Bind = dict[Axis, Affine]
 
 _END = 14.0
 """Estimated cycles to add up one accumulator's lanes and store the result."""
 _LEAST_WORK = 64 * 1024
+_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Dots:
         cols: The last column axis in tiles.
         lanes: Lanes of an accumulator: those of a register.
         cycles: Estimated cost.
-        steps: No launches come before.
+        steps: Launches that make the operands ready, in order.
     """
 
     product: Product
@@ -59,28 +60,55 @@ class Dots:
         return _DotLowering(self, target.fma, partials).lower()
 
 
-def plan_dots(product: Product, target: Target) -> Dots | None:
-    """Return the cheapest tiles, None if the operands do not lie along k."""
-    if not all(is_plain(e, product.accumulate) for e in (product.a, product.b)) or not product.k:
-        return None
-    across = product.k[-1]
-    places = [product.place(as_load(e)) for e in (product.a, product.b)]
-    if any(not p.is_linear or p.coefficient(across) != 1 for p in places):
-        return None
+def plan_dots(product: Product, target: Target, prefix: str) -> Dots | None:
+    """Return the cheapest tiles over all axes of k that may lie across lanes, None if none may.
+
+    An operand that is not contiguous along such an axis, or has a border, is copied so that it is.
+    """
     lanes = target.lanes(product.accumulate.bytes)
-    if across.extent < lanes:
-        return None
-    outer = prod(a.extent for a in (*product.batch, *product.rows[:-1], *product.cols[:-1]))
-    steps = product.steps // across.extent * -(-across.extent // lanes)
+    found = []
+    for axis in product.k:
+        ready = _along(product, axis, prefix) if axis.extent >= lanes else None
+        if ready is not None:
+            found.append(_best_tiles(*ready, target))
+    return min(found, key=lambda d: d.cycles, default=None)
+
+
+def _along(product: Product, axis: Axis, prefix: str) -> tuple[Product, list[Step], float] | None:
+    """Return the contraction with both operands contiguous along an axis of k, the copies for that, and their cost."""
+    steps: list[Step] = []
+    p, cycles = product, 0.0
+    for side in ("a", "b"):
+        operand = p.a if side == "a" else p.b
+        if is_plain(operand, p.accumulate):
+            at = p.place(as_load(operand))
+            if at.is_linear and at.coefficient(axis) == 1:
+                continue
+        step = halo(p, operand, f"{prefix}{len(steps)}", last=axis, reuse=1)
+        if step is None:
+            return None
+        steps.append(step)
+        cycles += TRANSPOSE * prod(step.buffer.shape)
+        a, b = (step.read, p.b) if side == "a" else (p.a, step.read)
+        buffers = (*p.buffers, replace(step.buffer, access="r"))
+        p = replace(p, buffers=buffers, a=a, b=b)
+    p = merge(replace(p, k=(*(a for a in p.k if a != axis), axis)))
+    return p, steps, cycles
+
+
+def _best_tiles(p: Product, steps: list[Step], copies: float, target: Target) -> Dots:
+    lanes = target.lanes(p.accumulate.bytes)
+    outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
+    vectors = p.steps // p.k[-1].extent * -(-p.k[-1].extent // lanes)
     spare = 1 if target.fma else 2
     found: list[Dots] = []
-    for r in range(1, min(6, product.rows[-1].extent) + 1):
-        for c in range(1, min(6, product.cols[-1].extent) + 1):
+    for r in range(1, min(_MOST, p.rows[-1].extent) + 1):
+        for c in range(1, min(_MOST, p.cols[-1].extent) + 1):
             if r * c + c + spare > target.registers:
                 continue
-            rows, cols = divide(product.rows[-1].extent, r), divide(product.cols[-1].extent, c)
-            cycles = outer * _cycles(rows, cols, steps, target.fma)
-            found.append(Dots(product, rows, cols, lanes, cycles))
+            rows, cols = divide(p.rows[-1].extent, r), divide(p.cols[-1].extent, c)
+            cycles = copies + outer * _cycles(rows, cols, vectors, target.fma)
+            found.append(Dots(p, rows, cols, lanes, cycles, tuple(steps)))
     return min(found, key=lambda d: d.cycles)
 
 

@@ -12,6 +12,7 @@ from tapeout.schedule.lower.contract.blocks import plan_blocks
 from tapeout.schedule.lower.contract.dots import Dots, plan_dots
 from tapeout.schedule.lower.contract.emit import ContractionLowering
 from tapeout.schedule.lower.contract.prepare import (
+    TRANSPOSE,
     Step,
     as_load,
     evaluate_rows,
@@ -31,12 +32,13 @@ from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
 from tapeout.schedule.lower.cost import touched
 from tapeout.schedule.lower.exprs import loads
 from tapeout.schedule.lower.finish import Finished
+from tapeout.schedule.lower.normal import offset_of
 
 if TYPE_CHECKING:
     from tapeout.kernel.target import Target
 
-_COPY, _TRANSPOSE, _EVALUATE, _SCATTER = 0.3, 0.8, 1.5, 1.5
-"""Estimated cycles per element of packing, of packing across memory order, of evaluating locally, of storing lane by lane."""
+_COPY, _EVALUATE, _SCATTER = 0.3, 1.5, 1.5
+"""Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
 
 _DIRECT_STEPS = 512
 _MOST_CROSSING, _MOST_TILES = 64, 4
@@ -83,7 +85,7 @@ def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> 
     """Return the cheapest of both orientations and of dot products. The kernel has rows and columns, and no empty axis."""
     both = [oriented(kernel, swap) for swap in (False, True)]
     plans = [_Planner(p, target, prefix).plan() for p in both]
-    dots = plan_dots(merge(both[0]), target)
+    dots = plan_dots(both[0], target, prefix)
     best = min(plans, key=lambda p: p.cycles)
     return best if dots is None or best.cycles <= dots.cycles else dots
 
@@ -98,8 +100,8 @@ class _Planner:
 
     def plan(self) -> Plan:
         """Return the plan."""
-        self._pad("a")
-        self._pad("b")
+        self._pad_a()
+        self._pad_b()
         self.product = merge(sort_roles(self.product))
         tiling, cycles = self._tiling(self.product)
         rows = self.product.rows
@@ -138,20 +140,32 @@ class _Planner:
     def _plain_a(self) -> bool:
         return is_plain(self.product.a, self.product.accumulate)
 
-    def _pad(self, side: str) -> None:
-        """Give an operand with a border a copy that has one."""
-        operand = self.product.a if side == "a" else self.product.b
-        if is_plain(operand, self.product.accumulate):
-            return
-        if self._limit(side, operand):
-            return
-        step = halo(self.product, operand, self._name())
+    def _pad_a(self) -> None:
+        """Give the row operand, if it has a border, a copy with one."""
+        a = self.product.a
+        if not self._plain_a and not self._limit("a", a):
+            self._copy("a", a, halo(self.product, a, self._name()))
+
+    def _pad_b(self) -> None:
+        """Give the column operand, if it has a border or lies across its lanes, a copy as it should be."""
+        p, column = self.product, self.product.cols[-1]
+        at = offset_of(p.b, p.by_name) if isinstance(p.b, Load) else Affine()
+        if not at.is_linear or at.coefficient(column) != 1:
+            along = halo(p, p.b, self._name(), last=column)
+            if along is not None:
+                self._copy("b", p.b, along)
+                return
+        if not is_plain(p.b, p.accumulate) and not self._limit("b", p.b):
+            self._copy("b", p.b, halo(p, p.b, self._name()))
+
+    def _copy(self, side: str, operand: Expr, step: Step | None) -> None:
+        """Read an operand from a copy with a border, but remember where the border is."""
         if step is None:
             return
         if isinstance(operand, Load) and operand.other == 0:
             limits = (*self.product.limits, *operand.where)
             self.product = replace(self.product, limits=limits)
-        self._use(side, step, _TRANSPOSE)
+        self._use(side, step, TRANSPOSE)
 
     def _limit(self, side: str, operand: Expr) -> bool:
         """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
@@ -230,9 +244,9 @@ class _Planner:
             far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
             if unit and (rows < 48 or not (far or p.steps > _DIRECT_STEPS)):
                 return False
-            cycles = _COPY if unit else _TRANSPOSE
+            cycles = _COPY if unit else TRANSPOSE
         else:
-            cycles = _TRANSPOSE
+            cycles = TRANSPOSE
         self._use("b", pack_columns(p, tiling, self._name()), cycles)
         return True
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tapeout.schedule.lower.contract.product import Product
 
 
+TRANSPOSE = 0.8
+"""Estimated cycles per element of copying across the order of memory."""
+
+
 @dataclass(frozen=True)
 class Step:
     """A scratch buffer, the kernels that fill it, and the expression that reads it."""
@@ -49,11 +53,23 @@ def as_load(e: Expr) -> Load:
 # -- halos ------------------------------------------------------------------------------------------
 
 
-def halo(product: Product, operand: Expr, name: str) -> Step | None:
+def halo(
+    product: Product, operand: Expr, name: str, last: Axis | None = None, reuse: int = 2
+) -> Step | None:
     """Return an operand evaluated once per element, padding included, instead of once per product.
 
     This needs all its loads to read one index (of several buffers), and guards to speak of that index alone; a convolution's
-    padded input is such an operand. None if that is not so, or if the elements are hardly used twice.
+    padded input is such an operand.
+
+    Args:
+        product: The contraction.
+        operand: One of its operands.
+        name: What to call the copy.
+        last: An axis along which the copy is to be contiguous; None: in the order of the original.
+        reuse: How often an element must be read at least.
+
+    Returns:
+        None if the operand is of another kind, or used too rarely, or does not move with `last` alone in some dimension.
     """
     found = loads(operand)
     axes = (*product.batch, *product.rows, *product.cols, *product.k)
@@ -64,10 +80,14 @@ def halo(product: Product, operand: Expr, name: str) -> Step | None:
     products = prod(a.extent for a in axes if a in used)
     moving = [i for i in index if not i.is_constant]
     extents = [i.range[1] - i.range[0] + 1 for i in moving]
-    if 2 * prod(extents) > products:
+    if reuse * prod(extents) > products:
         return None
-
-    order = _memory_order(product, found, index, moving)
+    order = _memory_order(product, found, moving)
+    if last is not None:
+        fast = [n for n, i in enumerate(moving) if i.is_linear and i.coefficient(last) == 1]
+        if len(fast) != 1:
+            return None
+        order = [*(n for n in order if n != fast[0]), fast[0]]
     strides = [prod(extents[m] for m in order[order.index(n) + 1 :]) for n in range(len(moving))]
     buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents)]
@@ -98,11 +118,8 @@ def _common_index(operand: Expr, found: Sequence[Load]) -> tuple[Affine, ...] | 
     return tuple(entries) if len(axes) == len(set(axes)) else None
 
 
-def _memory_order(
-    product: Product, found: Sequence[Load], index: Sequence[Affine], moving: Sequence[Affine]
-) -> list[int]:
+def _memory_order(product: Product, found: Sequence[Load], moving: Sequence[Affine]) -> list[int]:
     """Return the numbers of the moving entries from the slowest to the fastest in memory."""
-    del index
     widest = max(found, key=lambda e: len(e.index))
     strides = dict(zip(widest.index, product.by_name[widest.buffer].strides, strict=True))
     return sorted(range(len(moving)), key=lambda n: -strides.get(moving[n], 0))
