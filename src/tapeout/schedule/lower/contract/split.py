@@ -71,12 +71,16 @@ def _tiles(kernel: ContractionKernel) -> int:
 
 
 def _axis_to_cut(kernel: ContractionKernel, wanted: int) -> Axis:
-    """Return the slowest axis of k in memory that gives a fair number of parts, else the longest."""
+    """Return the slowest axis of k in memory that gives a fair number of parts, else the longest.
+
+    An axis that is contiguous in an operand is left whole if another one will do: it may want to lie across lanes.
+    """
     buffers = {b.name: b for b in kernel.buffers}
     places = [offset_of(e, buffers) for e in loads(kernel.a, kernel.b)]
     order = sort_axes([a for a in kernel.k if a.extent > 1], places)
     enough = [a for a in order if 4 * a.extent >= wanted]
-    return enough[0] if enough else max(order, key=lambda a: a.extent)
+    apart = [a for a in enough if all(p.coefficient(a) != 1 for p in places)]
+    return (apart or enough or sorted(order, key=lambda a: -a.extent))[0]
 
 
 def _part(
