@@ -28,7 +28,7 @@ def test_a_model_without_faults() -> None:
     assert [(p.name, p.type, p.trainable, p.reached) for p in found.parameters] == [
         ("w", "f32[4,2]", True, True)
     ]
-    assert found.inputs == {"x": "f32[2,4]"}
+    assert found.inputs == {"x": "f32[N,4]"}
     assert found.outputs == {"y": "f32[2,2]"}
     assert found.dims == {"N": 2}
 

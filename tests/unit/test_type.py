@@ -22,6 +22,8 @@ def test_a_dimension_remembers_how_it_was_made() -> None:
     assert (100 // n).resolve({"N": 4}) == 25
     assert math.prod((3, n, 4)).resolve({"N": 5}) == 60
     assert str(n) == "2"
+    assert TensorType(dt.f32, (n, 7)).text == "f32[N,7]"
+    assert TensorType(dt.f32, ((n + 1) * 4, s // 2)).text == "f32[(N+1)*4,S//2]"
 
 
 def test_facts_of_a_type() -> None:

@@ -29,7 +29,7 @@ def bind_dims(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
         if given is None:
             continue
         declared = value.type.shape
-        shown = "[" + ", ".join(d.expr[1] if isinstance(d, Dim) else str(d) for d in declared) + "]"  # type: ignore[misc]
+        shown = f"[{', '.join(value.type.sizes)}]"
         if len(given) != len(declared):
             raise DataError(f"shape is {list(given)}, the model takes {shown}", where=value.name)
         for want, got in zip(declared, given, strict=True):

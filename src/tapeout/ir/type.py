@@ -91,6 +91,19 @@ def _evaluate(expr: object, dims: Mapping[str, int]) -> int:
     return a + b if sign == "+" else a - b if sign == "-" else a * b
 
 
+def spell(expr: object) -> str:
+    """Return a derivation of a dimension as a formula, such as `N*784`."""
+    if not isinstance(expr, tuple):
+        return str(expr)
+    sign, a, b = expr
+    if sign == "dim":
+        return str(a)
+    left, right = spell(a), spell(b)
+    if sign in ("*", "//"):
+        left, right = (f"({x})" if "+" in x or "-" in x else x for x in (left, right))
+    return f"{left}{sign}{right}"
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """Element type and shape; every shape is made of numbers."""
@@ -112,6 +125,16 @@ class TensorType:
     def bytes(self) -> int:
         """Bytes of a dense buffer."""
         return self.size * self.dtype.bytes
+
+    @property
+    def text(self) -> str:
+        """Spelled for people: `f32[N,784]`, formulas of named dimensions included."""
+        return f"{self.dtype.name}[{','.join(self.sizes)}]"
+
+    @property
+    def sizes(self) -> list[str]:
+        """The sizes spelled for people, named dimensions by name."""
+        return [spell(d.expr) if isinstance(d, Dim) else str(d) for d in self.shape]
 
     def with_shape(self, shape: Shape) -> TensorType:
         """Return the same element type in another shape."""

@@ -141,8 +141,8 @@ def report(
         opset=session.file.opset,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         dims=used,
-        inputs={v.name: str(v.type) for v in graph.inputs},
-        outputs={name: str(v.type) for name, v in graph.outputs},
+        inputs={v.name: v.type.text for v in graph.inputs},
+        outputs={name: v.type.text for name, v in graph.outputs},
         nodes=[_node(node, problems, path, session) for node in proto.graph.node],
         parameters=[
             ParameterReport(v.name, str(v.type), v.trainable, path.reaches(v.value))
