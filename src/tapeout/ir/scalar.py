@@ -42,8 +42,26 @@ SCALAR_OPS: dict[str, Signature] = {
     "abs": Signature(1, "fi"),
     "fma": Signature(3, "f"),
     # Functions of floats.
-    **dict.fromkeys(("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan"), Signature(1, "f")),
-    **dict.fromkeys(("sinh", "cosh", "asinh", "acosh", "atanh", "tanh", "sigmoid", "erf"), Signature(1, "f")),
+    **dict.fromkeys(
+        (
+            "exp",
+            "expm1",
+            "log",
+            "log1p",
+            "sqrt",
+            "rsqrt",
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+        ),
+        Signature(1, "f"),
+    ),
+    **dict.fromkeys(
+        ("sinh", "cosh", "asinh", "acosh", "atanh", "tanh", "sigmoid", "erf"), Signature(1, "f")
+    ),
     **dict.fromkeys(("floor", "ceil", "round", "trunc"), Signature(1, "f")),  # round: half to even
     "pow": Signature(2, "f"),
     "atan2": Signature(2, "f"),
