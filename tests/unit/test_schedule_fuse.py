@@ -311,6 +311,26 @@ def test_holes_of_another_form_stay_guards() -> None:
     net.run()
 
 
+def test_groups_are_a_batch_of_contractions() -> None:
+    net = Net()
+    x, w = net.input("x", 2, 6, 5, 5), net.parameter("w", 4, 3, 3, 3)
+    loss = x.conv(w, strides=(1, 1), low=(1, 1), high=(1, 1), groups=2).square().sum()
+    net.output(loss=loss)
+    net.train(loss, net.sgd)
+    products = [w.kernel for w in net.run() if isinstance(w.kernel, ContractionKernel)]
+    assert len(products) == 2
+    for k in products:
+        assert [a.extent for a in k.batch] == [2] and k.m and k.n
+
+
+def test_depthwise_is_no_contraction() -> None:
+    net = Net()
+    x, w = net.input("x", 2, 4, 5, 5), net.parameter("w", 4, 1, 3, 3)
+    net.output(y=x.conv(w, strides=(1, 1), low=(1, 1), high=(1, 1), groups=4).relu())
+    (work,) = net.run()
+    assert _reduces(work) == ["sum"]
+
+
 def test_flattening_makes_the_pool_store_across() -> None:
     net = Net()
     x, w = net.input("x", 2, 8, 8, 8), net.parameter("w", 8, 8, 3, 3)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis, Guard, index_of
+from tapeout.ir.affine import Affine, Axis, FloorDiv, Guard, Mod, index_of
 from tapeout.ir.op import Contraction, Pointwise, Reduction, Scatter
 from tapeout.kernel.compute import Expr, ExprBuilder
 from tapeout.schedule.element import Elements
@@ -142,13 +142,32 @@ class Fitter:
 
     def _tiles(self, node: Node) -> bool:
         """Whether each factor of a contraction has an axis of the result to itself; a matrix-vector product has not."""
-        facts = self.facts[node]
-        kept = {a for a in facts.axes if a.extent != 1}
+        fit = self._split(node)
+        bind = dict(zip(self.facts[node].axes, fit.frame, strict=True))
+        kept = {a for a in fit.outer if a.extent != 1}
         used: tuple[set[Axis], set[Axis]] = set(), set()
-        for access in facts.accesses:
-            parts = [i for i in access.index if isinstance(i, Affine)]
+        for access in self.facts[node].accesses:
+            parts = [i.substitute(bind) for i in access.index if isinstance(i, Affine)]
             used[access.operand].update(a for i in parts for a in i.axes if a in kept)
         return bool(used[0] - used[1]) and bool(used[1] - used[0])
+
+    def _split(self, node: Node) -> Fit:
+        """Return a contraction's axes, those of the result that its reads divide split in two (channels of groups)."""
+        facts = self.facts[node]
+        outer: list[Axis] = []
+        frame: list[Affine] = []
+        entries = [i for a in facts.accesses for i in a.index if isinstance(i, Affine)]
+        # What a guard divides are the holes of a stride; they are split by parity later.
+        holes = {x for a in facts.accesses for g in a.where for x in _divided(g.index)}
+        for d, axis in enumerate(facts.axes):
+            by = None if axis in holes else _divisor(axis, entries)
+            if by is None:
+                outer.append(Axis(f"a{d}", axis.extent))
+                frame.append(Affine.of(outer[-1]))
+                continue
+            outer += [Axis(f"a{d}.0", axis.extent // by), Axis(f"a{d}.1", by)]
+            frame.append(Affine.of(outer[-2]) * by + outer[-1])
+        return Fit(tuple(frame), tuple(outer), facts.reduced)
 
     def own(self, node: Node, leaves: Sequence[LeafRead]) -> Fit:
         """Return axes and frame of a founding node: its own, or those of an operand if only then all places are linear."""
@@ -156,6 +175,8 @@ class Fitter:
         own = Fit(index_of(outer), outer, ())
         if isinstance(node.op, Scatter):
             return own
+        if isinstance(node.op, Contraction):
+            return self._split(node)
         if not isinstance(node.op, Pointwise):
             return replace(own, inner=self.facts[node].reduced)
         if self.is_linear(node, own.frame, leaves):
@@ -249,6 +270,23 @@ class Fitter:
         if rows < FEW_ROWS and rows * depth > SMALL:
             return False
         return any(place.coefficient(a) == 1 for a in inner)
+
+
+def _divided(index: Affine) -> list[Axis]:
+    """Return the axes inside divisions and remainders."""
+    return [x for atom, _ in index.terms if isinstance(atom, FloorDiv | Mod) for x in atom.of.axes]
+
+
+def _divisor(axis: Axis, entries: Sequence[Affine]) -> int | None:
+    """Return the number by which index entries divide an axis alone, None if they do not or in several ways."""
+    found = {
+        atom.by
+        for entry in entries
+        for atom, _ in entry.terms
+        if isinstance(atom, FloorDiv | Mod) and atom.of == Affine.of(axis)
+    }
+    by = next(iter(found)) if len(found) == 1 else None
+    return by if by is not None and axis.extent % by == 0 else None
 
 
 def reads_fit(
