@@ -195,5 +195,7 @@ _FOLD: dict[str, Callable[..., float]] = {
     "le": lambda a, b: float(a <= b),
     "gt": lambda a, b: float(a > b),
     "ge": lambda a, b: float(a >= b),
+    "and": lambda a, b: float(int(a) & int(b)),
+    "or": lambda a, b: float(int(a) | int(b)),
     "select": lambda c, a, b: a if c else b,
 }
