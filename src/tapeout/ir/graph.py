@@ -163,6 +163,17 @@ class Graph:
             evaluation=None if evaluation is None else lambda: evaluation().then(change),
         )
 
+    @classmethod
+    def parse(cls, text: str) -> Graph:
+        """Return the graph that a `.tape` text spells: the inverse of `str`.
+
+        Raises:
+            ParseError: The text is no graph; names line and column.
+        """
+        from tapeout.ir.parse import parse_graph
+
+        return parse_graph(text)
+
     def __str__(self) -> str:
         from tapeout.ir.text import print_graph
 
