@@ -357,7 +357,7 @@ def random_contraction(seed):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", [*range(14), 1061, 1594])
 def test_random_contractions(seed):
     target = GENERIC if seed % 4 == 0 else AVX2
     check(random_contraction(seed), target, "contraction", oracle=False, factor=2.0)

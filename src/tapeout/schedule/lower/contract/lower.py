@@ -125,9 +125,9 @@ class _Planner:
         if local:
             axes = (*self.product.batch, *self.product.rows)
             self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
-        return Plan(
-            merge(self.product), tiling, tuple(self.steps), local, packed, crossing, self.cycles
-        )
+        # Rows and columns stay as the tiles were chosen for them; k may have become simpler.
+        ready = merge(self.product, ("batch", "k"))
+        return Plan(ready, tiling, tuple(self.steps), local, packed, crossing, self.cycles)
 
     def _tiling(self, p: Product) -> tuple[Tiling, float]:
         """Return the tiles of the last axes, and the estimated cycles of the whole."""

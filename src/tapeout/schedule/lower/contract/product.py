@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tapeout.ir.dtype import DType
 
 Axes = tuple[Axis, ...]
+ROLES = ("batch", "rows", "cols", "k")
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def split(product: Product) -> Product:
     """Return the contraction with axes split where indices divide them."""
     domain = Domain(_indices(product))
     new = {
-        role: tuple(domain.split(getattr(product, role), getattr(product, role)))
-        for role in ("batch", "rows", "cols", "k")
+        role: tuple(domain.split(getattr(product, role), getattr(product, role))) for role in ROLES
     }
     return rebind(product, domain.bind, new) if domain.bind else product
 
@@ -121,12 +121,12 @@ def _order_of_sum(product: Product, places: Sequence[Affine]) -> Axes:
     return (*(a for a in order if a in short), *(a for a in order if a not in short))
 
 
-def merge(product: Product) -> Product:
-    """Return the contraction with neighbouring axes merged where every index agrees."""
+def merge(product: Product, roles: Sequence[str] = ROLES) -> Product:
+    """Return the contraction with neighbouring axes of some roles merged where every index agrees."""
     domain = Domain(_indices(product))
     new = {
-        role: tuple(domain.merge(getattr(product, role), getattr(product, role)))
-        for role in ("batch", "rows", "cols", "k")
+        role: tuple(domain.merge(axes, axes)) if role in roles else axes
+        for role, axes in ((r, getattr(product, r)) for r in ROLES)
     }
     return rebind(product, domain.bind, new) if domain.bind else product
 
