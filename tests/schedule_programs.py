@@ -1,7 +1,7 @@
-"""Runs what scheduling makes, in two ways that share nothing with code generation.
+"""Runs what scheduling makes, in three ways.
 
 `run_works` interprets kernels of level T with numpy, all points of a stage at once; it also checks that every load and store lies
-inside its buffer. `run_program` puts the lowered program through the program oracle.
+inside its buffer. `run_program` puts the lowered program through the program oracle. `run_natively` compiles it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tapeout.codegen.build import build
 from tapeout.ir.affine import Affine, Axis, FloorDiv
 from tapeout.ir.graph import Graph
 from tapeout.kernel.compute import (
@@ -31,6 +32,7 @@ from tapeout.kernel.program import Layout, Program
 from tapeout.kernel.target import AVX2
 from tapeout.oracle import program as program_oracle
 from tapeout.oracle import scalars
+from tapeout.runtime.executable import Executable
 from tapeout.schedule.build import Plan, plan_works, schedule
 from tapeout.schedule.layout import plan_variables
 from tapeout.schedule.model import Home
@@ -288,6 +290,19 @@ def run_program(
         raw = arena[start : start + v.type.bytes].tobytes()
         after[v.name] = np.frombuffer(raw, v.type.dtype.numpy).reshape(v.type.shape)
     return program, code, outputs, after
+
+
+def run_natively(
+    graph: Graph, inputs: Arrays, variables: Arrays, threads: int = 2
+) -> tuple[int, dict[str, Array], dict[str, Array]]:
+    """Schedule and compile a graph with bounds tests, and run it; returns its code, outputs, and variables afterwards."""
+    program = schedule(graph, plan_variables(graph.variables), AVX2)
+    objects, entry = build(program, AVX2, checked=True)
+    run = Executable(program, objects, entry=entry, checked=True, threads=threads)
+    for name, value in variables.items():
+        run.set_variable(name, np.array(value, graph.variable[name].type.dtype.numpy))
+    code = run.run(inputs)
+    return code, run.outputs(), {v.name: run.variable(v.name) for v in graph.variables}
 
 
 def equal(got: Arrays, want: Arrays) -> None:

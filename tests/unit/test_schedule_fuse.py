@@ -20,7 +20,6 @@ from tapeout.ops.composite.pool import max_pool
 from tapeout.ops.sym import Sym, constant, iota
 from tapeout.oracle import graph as graph_oracle
 from tapeout.passes.decompose import Decompose
-from tapeout.schedule import contract
 from tapeout.schedule.build import Plan, schedule
 from tapeout.schedule.layout import plan_variables
 from tapeout.schedule.model import Work
@@ -542,15 +541,6 @@ def test_labels_name_operations_and_places() -> None:
     program = schedule(b.graph(), plan_variables([]), AVX2)
     assert program.items[-1].label == "dot_general+add+relu fc1/Gemm"
     assert program.items[-1].loc == Loc("m.onnx", "fc1/Gemm")
-
-
-def test_borders_that_would_be_read_once_are_no_copies() -> None:
-    net = Net()
-    x, w = net.input("x", 2, 8, 6, 6), net.parameter("w", 2, 8, 1, 1)
-    net.output(y=x.conv(w, strides=(1, 1), low=(1, 1), high=(1, 1)))
-    works = net.run()
-    assert not any(w.label.startswith("pad") for w in works)
-    assert contract.Borders().made == {}
 
 
 def test_the_type_of_flags() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import gcd, prod
+from math import gcd
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, Mod, index_of
@@ -22,7 +22,7 @@ from tapeout.kernel.compute import (
     Load,
     LoopKernel,
 )
-from tapeout.schedule.lower.exprs import Rewriter, axes_of
+from tapeout.schedule.lower.exprs import Rewriter
 from tapeout.schedule.model import Home, Scope, Work
 from tapeout.schedule.rehome import rehomed
 
@@ -250,19 +250,11 @@ def _affine(e: Load) -> tuple[Affine, ...]:
 
 
 def _bounds(kernel: ContractionKernel, e: Expr) -> list[tuple[int, int]] | None:
-    """Return the range of each index entry of a factor that is worth a copy with a border, None for others."""
+    """Return the range of each index entry of a factor whose guards only keep it inside its buffer, None for others."""
     if not isinstance(e, Load) or not e.where or len(_affine(e)) != len(e.index):
         return None
-    if any(g.index not in e.index for g in e.where):
-        return None
     shape = {b.name: b.shape for b in kernel.buffers}[e.buffer]
-    for i, n in zip(e.index, shape, strict=True):
-        own = [g for g in e.where if g.index == i]
-        if any((g.lo, g.hi) != (0, n) for g in own):
-            return None
-    bounds = [i.range for i in _affine(e)]
-    used = axes_of([e])
-    axes = (*kernel.batch, *kernel.m, *kernel.n, *kernel.k)
-    products = prod(a.extent for a in axes if a in used)
-    # A copy costs a read and a write per element: it must be read at least twice.
-    return bounds if products >= 2 * prod(hi - lo + 1 for lo, hi in bounds) else None
+    inside = {i: (0, n) for i, n in zip(_affine(e), shape, strict=True)}
+    if any(inside.get(g.index) != (g.lo, g.hi) for g in e.where):
+        return None
+    return [i.range for i in _affine(e)]

@@ -141,8 +141,13 @@ class Fitter:
         return "contraction" if isinstance(node.op, Contraction) and self._tiles(node) else "loop"
 
     def _tiles(self, node: Node) -> bool:
-        """Whether each factor of a contraction has an axis of the result to itself; a matrix-vector product has not."""
+        """Whether each factor of a contraction has an axis of the result to itself, and there is something to sum.
+
+        A matrix-vector product and an outer product have not: they are as fast as memory, in plain loops.
+        """
         fit = self._split(node)
+        if all(a.extent == 1 for a in fit.inner):
+            return False
         bind = dict(zip(self.facts[node].axes, fit.frame, strict=True))
         kept = {a for a in fit.outer if a.extent != 1}
         used: tuple[set[Axis], set[Axis]] = set(), set()
