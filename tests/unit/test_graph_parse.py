@@ -11,7 +11,7 @@ from tapeout.ir.same import same
 def test_parse_undoes_print() -> None:
     with tapeout.Builder("small") as g:
         x = g.input("x", (2, 3))
-        g.output("y", tapeout.nn.linear(x, 4, name="fc 1").tanh())
+        g.output("y", tapeout.nn.linear(x, 2, name="fc 1").tanh())
     graph = g.graph()
     assert same(tapeout.Graph.parse(str(graph)), graph)
 
