@@ -14,7 +14,7 @@ PYTHON ?= $(firstword $(foreach p,$(PYTHONS),$(if $(shell \
             $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo yes),$(p))))
 
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 -m "not slow"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

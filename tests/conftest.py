@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "golden"
 # Compiling inside a property makes single examples slow, so no example has a deadline. `dev` and
 # `ci` draw the same examples every time: a red run means a change is at fault, not luck. New
 # examples are looked for on purpose, with --hypothesis-profile=nightly.
-for name, examples, derandomize in [("dev", 50, True), ("ci", 200, True), ("nightly", 5000, False)]:
+for name, examples, derandomize in [("dev", 50, True), ("ci", 60, True), ("nightly", 5000, False)]:
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
