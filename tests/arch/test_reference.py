@@ -14,6 +14,10 @@ from tests.arch.sources import ROOT
 PAGES = ROOT / "docs" / "reference"
 
 
+# Public for other rooms, of no use to a user.
+INTERNAL = {"source", "origin", "evaluation"}
+
+
 def read(name: str) -> str:
     """Return the text of a reference page."""
     return (PAGES / name).read_text(encoding="utf-8")
@@ -35,7 +39,9 @@ def test_the_page_of_operations_is_true(pytestconfig: pytest.Config) -> None:
 def test_every_public_name_is_on_the_page_of_python() -> None:
     page = set(re.findall(r"[A-Za-z_]\w*", " ".join(re.findall(r"`([^`]+)`", read("python.md")))))
     names = set(tapeout.__all__)
-    names.update(n for n in vars(tapeout.Trainer) if not n.startswith("_"))
+    for cls in (tapeout.Builder, tapeout.Executable, tapeout.Graph, tapeout.Trainer):
+        names.update(n for n in vars(cls) if not n.startswith("_"))
+    names -= INTERNAL
     for room in (tapeout.nn, tapeout.init, tapeout.optimizers):
         names.update(functions(room.__name__))
     names.update(tapeout.losses.BY_NAME)
