@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tapeout.ir.op import Array
     from tapeout.kernel.program import Item, Layout, Space
     from tapeout.schedule.model import Home, Region
+
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +48,32 @@ def plan(demands: Sequence[Demand], start: int = 0) -> tuple[dict[str, int], int
         demands: The blocks.
         start: Where the memory begins; a multiple of 64.
     """
-    placed: list[tuple[int, int, Demand]] = []
     offsets: dict[str, int] = {}
     end = start
-    for d in sorted(demands, key=lambda d: (-d.bytes, d.first, d.name)):
-        taken = sorted(
-            (at, stop) for at, stop, p in placed if p.first <= d.last and d.first <= p.last
-        )
-        at = _tightest(taken, align(d.bytes), start)
+    # One row per placed block: first item, last item, start, stop. Thousands of blocks are compared with each, in numpy.
+    placed = np.zeros((4, len(demands)), np.int64)
+    for count, d in enumerate(sorted(demands, key=lambda d: (-d.bytes, d.first, d.name))):
+        first, last, starts, stops = placed[:, :count]
+        together = (first <= d.last) & (last >= d.first)
+        order = np.argsort(starts[together], kind="stable")
+        size = align(d.bytes)
+        at = _tightest(starts[together][order], stops[together][order], size, start)
+        placed[:, count] = d.first, d.last, at, at + size
         offsets[d.name] = at
-        placed.append((at, at + align(d.bytes), d))
-        end = max(end, at + align(d.bytes))
+        end = max(end, at + size)
     return {d.name: offsets[d.name] for d in demands}, end
 
 
-def _tightest(taken: Sequence[tuple[int, int]], size: int, start: int) -> int:
-    """Return the start of the smallest gap that fits, or the end of all that is taken."""
-    best: tuple[int, int] | None = None
-    at = start
-    for lo, hi in taken:
-        gap = lo - at
-        if gap >= size and (best is None or gap < best[0]):
-            best = gap, at
-        at = max(at, hi)
-    return at if best is None else best[1]
+def _tightest(starts: Ints, stops: Ints, size: int, low: int) -> int:
+    """Return the start of the smallest gap that fits between blocks sorted by start, or the end of all blocks."""
+    if not size or not starts.size:
+        return low
+    reach = np.maximum.accumulate(np.concatenate([[low], stops]))
+    gaps = starts - reach[:-1]
+    fitting = np.nonzero(gaps >= size)[0]
+    if not fitting.size:
+        return int(reach[-1])
+    return int(reach[fitting[np.argmin(gaps[fitting])]])
 
 
 @dataclass(frozen=True)
