@@ -20,7 +20,7 @@ from tapeout.ir.affine import (
     linearize,
 )
 
-I, J, K = Axis("i", 4), Axis("j", 6), Axis("k", 1)
+A, J, K = Axis("i", 4), Axis("j", 6), Axis("k", 1)
 
 
 def everywhere(*axes: Axis):
@@ -33,12 +33,12 @@ def everywhere(*axes: Axis):
 def linear(draw: st.DrawFn) -> Affine:
     """Draw a linear expression of i and j."""
     numbers = st.integers(-7, 7)
-    return Affine.of(I) * draw(numbers) + Affine.of(J) * draw(numbers) + draw(st.integers(-20, 20))
+    return Affine.of(A) * draw(numbers) + Affine.of(J) * draw(numbers) + draw(st.integers(-20, 20))
 
 
 @given(linear(), linear(), st.integers(1, 8))
 def test_arithmetic_is_that_of_numbers(a: Affine, b: Affine, by: int) -> None:
-    for point in everywhere(I, J):
+    for point in everywhere(A, J):
         x, y = a.evaluate(point.__getitem__), b.evaluate(point.__getitem__)
         assert (a + b).evaluate(point.__getitem__) == x + y
         assert (a - b).evaluate(point.__getitem__) == x - y
@@ -52,20 +52,20 @@ def test_arithmetic_is_that_of_numbers(a: Affine, b: Affine, by: int) -> None:
 def test_ranges_hold_every_value(a: Affine, by: int) -> None:
     for e in (a, a // by, a % by):
         lo, hi = e.range
-        assert all(lo <= e.evaluate(p.__getitem__) <= hi for p in everywhere(I, J))
+        assert all(lo <= e.evaluate(p.__getitem__) <= hi for p in everywhere(A, J))
 
 
 @given(linear(), linear())
 def test_substitution_commutes_with_evaluation(a: Affine, b: Affine) -> None:
-    bound = (a // 3 + a % 5).substitute({I: b})
-    for point in everywhere(I, J):
-        inner = {**point, I: b.evaluate(point.__getitem__)}
+    bound = (a // 3 + a % 5).substitute({A: b})
+    for point in everywhere(A, J):
+        inner = {**point, A: b.evaluate(point.__getitem__)}
         assert bound.evaluate(point.__getitem__) == (a // 3 + a % 5).evaluate(inner.__getitem__)
 
 
 def test_ranges_undo_divisions() -> None:
-    flat = Affine.of(I) * 6 + J
-    assert flat // 6 == Affine.of(I)
+    flat = Affine.of(A) * 6 + J
+    assert flat // 6 == Affine.of(A)
     assert flat % 6 == Affine.of(J)
     assert linearize(delinearize(Affine.of(J), (2, 3)), (2, 3)) == Affine.of(J)
 
@@ -77,7 +77,7 @@ def test_an_axis_of_one_step_stands_at_zero() -> None:
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
-        (Affine.of(I) * 3 + J + 1, "3*i + j + 1"),
+        (Affine.of(A) * 3 + J + 1, "3*i + j + 1"),
         (Affine.of(3), "3"),
         (Affine(((FloorDiv(Affine.of(J), 4), 2),)), "2*(j)//4"),
         (Affine(((Mod(Affine.of(J), 4), 1),)), "(j)%4"),
@@ -88,16 +88,16 @@ def test_text(expression: Affine, text: str) -> None:
 
 
 def test_guards_that_ranges_prove_are_dropped() -> None:
-    always, never = Guard(Affine.of(I), 0, 4), Guard(Affine.of(I) - 1, 0, 4)
+    always, never = Guard(Affine.of(A), 0, 4), Guard(Affine.of(A) - 1, 0, 4)
     assert always.always
     assert guards(always, never, never) == (never,)
-    assert str(never.substitute({I: Affine.of(J)})) == "0 <= j + -1 < 4"
+    assert str(never.substitute({A: Affine.of(J)})) == "0 <= j + -1 < 4"
 
 
 def test_facts_of_an_expression() -> None:
-    e = Affine.of(I) * 2 + Affine.of(J) // 4
-    assert e.axes == (I, J)
-    assert e.coefficient(I) == 2
+    e = Affine.of(A) * 2 + Affine.of(J) // 4
+    assert e.axes == (A, J)
+    assert e.coefficient(A) == 2
     assert not e.is_linear
     assert not e.is_constant
-    assert index_of((I, J)) == (Affine.of(I), Affine.of(J))
+    assert index_of((A, J)) == (Affine.of(A), Affine.of(J))

@@ -375,12 +375,16 @@ def test_row_tiles_cover_the_extent(extent):
 
 
 @pytest.mark.parametrize("element", [4, 8])
-def test_vectors_cover_the_columns(element):
+@pytest.mark.parametrize("register", [2, 4, 8])
+def test_vectors_cover_the_columns(element, register):
     for columns in range(1, 70):
-        found = vectors(columns, element)
+        found = vectors(columns, element, register)
         assert sum(v.used for v in found) == columns
         assert all(v.lanes & (v.lanes - 1) == 0 and v.lanes * element <= 64 for v in found)
-        assert [v.used == v.lanes for v in found[:-1]] == [True] * (len(found) - 1)
+        full = len(found) if columns % register == 0 else len(found) - 1
+        last = found[-1]
+        assert last.start + last.lanes <= -(-columns // register) * register
+        assert all(v.used == v.lanes for v in found[:full])
 
 
 @pytest.mark.parametrize("target", [AVX512, AVX2, GENERIC], ids=lambda t: t.name)

@@ -23,7 +23,9 @@ def write_atomic(path: str | Path, data: bytes | Iterable[bytes]) -> None:
     try:
         handle, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as e:
-        raise DataError(f"cannot write: {e.strerror}", where=str(target), hint="choose a writable folder") from None
+        raise DataError(
+            f"cannot write: {e.strerror}", where=str(target), hint="choose a writable folder"
+        ) from None
     try:
         with os.fdopen(handle, "wb") as f:
             f.writelines([data] if isinstance(data, bytes) else data)
@@ -33,7 +35,9 @@ def write_atomic(path: str | Path, data: bytes | Iterable[bytes]) -> None:
         os.replace(made, target)
     except OSError as e:
         Path(made).unlink(missing_ok=True)
-        raise DataError(f"cannot write: {e.strerror}", where=str(target), hint="choose a writable place") from None
+        raise DataError(
+            f"cannot write: {e.strerror}", where=str(target), hint="choose a writable place"
+        ) from None
     except BaseException:
         Path(made).unlink(missing_ok=True)
         raise

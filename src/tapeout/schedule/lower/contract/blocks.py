@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Axis
-from tapeout.schedule.lower.contract.tiles import Tiling, width
+from tapeout.schedule.lower.contract.tiles import Tiling
 from tapeout.schedule.lower.grid import Grid, plan_grid
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
     """
     element = product.accumulate.bytes
     k = k_blocks(product.k, product.limited)
-    unit = tiling.rows.size * width(min(tiling.panel, product.cols[-1].extent), element)
+    unit = tiling.rows.size * tiling.widest
     work = float(unit * product.steps)
     outer = prod(a.extent for a in (*product.batch, *product.cols[:-1]))
     tiles = prod(a.extent for a in product.rows[:-1]) * tiling.rows.tiles

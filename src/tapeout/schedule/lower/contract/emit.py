@@ -21,7 +21,7 @@ from tapeout.kernel.compute import Numerics
 from tapeout.schedule.lower.choose import VECTOR_BYTES, lanes_for
 from tapeout.schedule.lower.contract.blocks import Blocks
 from tapeout.schedule.lower.contract.prepare import as_load, flat
-from tapeout.schedule.lower.contract.tiles import Tiling, Vector, vectors, width
+from tapeout.schedule.lower.contract.tiles import Tiling, Vector
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops
 from tapeout.schedule.lower.values import Place, Values
@@ -103,7 +103,7 @@ class ContractionLowering:
         self.b = as_load(product.b)
         self.b_place = product.place(self.b)
         self.a_place = Affine() if local else product.place(as_load(product.a))
-        self.wide = width(min(tiling.panel, self.column.extent), self.element)
+        self.wide = tiling.widest
         self.a_panel = self.sums = ""
 
     def lower(self) -> Finished:
@@ -243,7 +243,7 @@ class ContractionLowering:
                 stop = self.w.apply("min", left, self.w.i64(many))
             with self.w.loop(min(many, t.panels), stop=stop) as i:
                 start = (block * many + i) * t.panel
-                visit(Panel(self.bind, start, vectors(t.panel, self.element), i))
+                visit(Panel(self.bind, start, t.vectors(t.panel), i))
         if not t.rest:
             return
         with ExitStack() as stack:
@@ -252,7 +252,7 @@ class ContractionLowering:
                 last = self.w.apply("eq", self.w.named(self.w.index(block)), end)
                 stack.enter_context(self.w.when(last))
             start = Affine((), t.panels * t.panel)
-            visit(Panel(self.bind, start, vectors(t.rest, self.element), Affine((), many)))
+            visit(Panel(self.bind, start, t.vectors(t.rest), Affine((), many)))
 
     def _k(self, tile: Bind, visit: Callable[[KBlock], None]) -> None:
         """Write the blocks of the sum."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, guards
 from tapeout.kernel.compute import Buffer, Expr, ExprBuilder, Index, Load, LoopKernel, Store
-from tapeout.schedule.lower.contract.tiles import Tiling, width
+from tapeout.schedule.lower.contract.tiles import Tiling
 from tapeout.schedule.lower.exprs import Rewriter, axes_of, loads, postorder, shared_load
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def pack_columns(product: Product, tiling: Tiling, name: str) -> Step:
 
     The last panel is filled up with zeros to whole vectors.
     """
-    element = product.accumulate.bytes
-    rest = width(tiling.rest, element) if tiling.rest else 0
+    rest = tiling.width(tiling.rest) if tiling.rest else 0
     return _pack(product, product.b, product.cols, tiling.panel, rest, name)
 
 

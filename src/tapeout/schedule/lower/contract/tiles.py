@@ -64,6 +64,8 @@ class Tiling:
         panels: Whole panels.
         rest: Columns of the last, narrower panel; 0 if there is none.
         cycles: Estimated cycles per step of k for all tiles of the two axes.
+        element: Bytes of an element.
+        register: Elements of a vector register.
     """
 
     rows: Rows
@@ -71,6 +73,22 @@ class Tiling:
     panels: int
     rest: int
     cycles: float
+    element: int
+    register: int
+
+    def vectors(self, columns: int) -> tuple[Vector, ...]:
+        """Return the vectors that cover so many columns of a panel."""
+        return vectors(columns, self.element, self.register)
+
+    def width(self, columns: int) -> int:
+        """Return the lanes of all vectors over so many columns."""
+        last = self.vectors(columns)[-1]
+        return last.start + last.lanes
+
+    @property
+    def widest(self) -> int:
+        """The lanes of the vectors of the widest panel that there is."""
+        return self.width(self.panel if self.panels else self.rest)
 
     @property
     def all_panels(self) -> int:
@@ -78,33 +96,30 @@ class Tiling:
         return self.panels + (self.rest > 0)
 
 
-def vectors(columns: int, element_bytes: int) -> tuple[Vector, ...]:
-    """Return the vectors that cover a number of columns; only the last one may have lanes to spare."""
-    most = VECTOR_BYTES // element_bytes
+def vectors(columns: int, element_bytes: int, register: int) -> tuple[Vector, ...]:
+    """Return the vectors that cover a number of columns; only the last one may have lanes to spare.
+
+    Whole panels, which are whole registers wide, never have any.
+    """
     found: list[Vector] = []
     start = 0
     while start < columns:
         left = columns - start
-        lanes = most
-        while lanes // 2 >= left:
+        # No wider than the registers that hold what is left, and no wider than that needs.
+        lanes = VECTOR_BYTES // element_bytes
+        while lanes > -(-left // register) * register or lanes // 2 >= left:
             lanes //= 2
-        if lanes > left > lanes // 2 and left & (left - 1) and _halves(left, lanes):
+        if lanes > left and _halves(left, lanes, register):
             lanes //= 2
         found.append(Vector(start, lanes, min(lanes, left)))
         start += lanes
     return tuple(found)
 
 
-def _halves(left: int, lanes: int) -> bool:
-    """Return whether half the lanes leave a remainder that fills a whole smaller vector (24 = 16 + 8)."""
+def _halves(left: int, lanes: int, register: int) -> bool:
+    """Return whether half the lanes leave what fills a smaller vector, at least half a register (24 = 16 + 8)."""
     rest = left - lanes // 2
-    return rest & (rest - 1) == 0 and rest >= 4
-
-
-def width(columns: int, element_bytes: int) -> int:
-    """Return the lanes of all vectors over a number of columns."""
-    last = vectors(columns, element_bytes)[-1]
-    return last.start + last.lanes
+    return rest & (rest - 1) == 0 and 2 * rest >= register
 
 
 def divide(extent: int, size: int) -> Rows:
@@ -163,7 +178,7 @@ def _tiling(
     cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(cut.rest))
     if panels > 1 and panel % line:
         cycles *= 1 + _SPLIT
-    return Tiling(cut, panel, panels, rest, cycles)
+    return Tiling(cut, panel, panels, rest, cycles, element_bytes, lanes)
 
 
 def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
