@@ -228,8 +228,13 @@ def _aligned(a: np.ndarray) -> np.ndarray:
     return out
 
 
-def check(kernel, target, kind="reduction", *, arrays=None, oracle=True, native=True, factor=1.0):
-    """Lower, run and compare with the evaluation of level T; return what was lowered."""
+def check(
+    kernel, target, kind="reduction", *, arrays=None, oracle=True, native=True, factor=1.0, on=None
+):
+    """Lower, run and compare with the evaluation of level T; return what was lowered.
+
+    `on`: the machine to run natively on, if not the target; LLVM splits vectors that it lacks.
+    """
     from tapeout.kernel.verify import verify_kernel
 
     lowered = lower(kernel, target)
@@ -241,8 +246,8 @@ def check(kernel, target, kind="reduction", *, arrays=None, oracle=True, native=
     if oracle:
         got.append(run_oracle(lowered, arrays))
     if native:
-        got.append(run_native(lowered, target, arrays))
-        other = run_native(lowered, target, arrays, threads=3)
+        got.append(run_native(lowered, on or target, arrays))
+        other = run_native(lowered, on or target, arrays, threads=3)
         for b in kernel.buffers:
             np.testing.assert_array_equal(got[-1][b.name], other[b.name])
     for result in got:

@@ -77,11 +77,20 @@ def test_integers():
 
 
 @pytest.mark.parametrize("target", [AVX512, GENERIC], ids=lambda t: t.name)
-@pytest.mark.parametrize("shape", [(13, 20, 9), (31, 50, 12), (20, 70, 500)], ids=str)
-def test_other_machines(target, shape):
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+@pytest.mark.parametrize("shape", [(13, 20, 9), (31, 50, 12), (20, 107, 500)], ids=str)
+def test_tiles_of_other_machines(target, shape, dtype):
     small = np.prod(shape) < 20_000
-    native = target is GENERIC
-    check(matmul(*shape, "NT"), target, "contraction", oracle=small, native=native, factor=4.0)
+    check(
+        matmul(*shape, "NT", dtype), target, "contraction", oracle=small, factor=4.0, on=GENERIC
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [AVX512, GENERIC], ids=lambda t: t.name)
+@pytest.mark.parametrize("kind", ["fwd", "dw", "dx"])
+def test_convolutions_for_other_machines(target, kind):
+    kernel = convolution(kind, (16, 17, 8, 6, 6, 2, 5), NCHW, 1, dtype=f64)
+    check(kernel, target, "contraction", oracle=False, factor=4.0, on=GENERIC)
 
 
 def test_machines_of_all_classes_assemble():
