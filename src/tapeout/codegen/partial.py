@@ -1,7 +1,8 @@
 """Loads and stores of some lanes of a vector: the first few, or those of a mask.
 
 A vector is taken register by register. LLVM 22 splits a masked load of several registers itself, and where it can prove one
-half of the mask false it aborts or drops the mask of the other half.
+half of the mask false it aborts or drops the mask of the other half; it also joins neighbouring masked loads and then does the
+same. So AVX2 gets its own instruction by name, which LLVM leaves alone.
 """
 
 from __future__ import annotations
@@ -96,11 +97,32 @@ class Partial:
         self, address: str, mask: Value | None, start: int, live: int, other: Value
     ) -> Value:
         operand = self._mask(mask, start, other.lanes, live)
+        if self._has_avx_mask(other.dtype, other.lanes):
+            return self._load_avx(address, operand, other)
         text = self._f.do(
             f"call {other.type} @llvm.masked.load.{mangled(other)}.p0("
             f"ptr align {other.dtype.bytes} {address}, {operand}, {other})"
         )
         return Value(text, other.dtype, other.lanes)
+
+    def _has_avx_mask(self, dtype: DType, lanes: int) -> bool:
+        return self._target.name == "avx2" and dtype.bits >= 32 and dtype.bits * lanes >= 128
+
+    def _avx(self, operand: str, value: Value) -> tuple[str, str, str]:
+        """The suffix of the instruction, the type it moves, and the mask as integers."""
+        bits, lanes = value.dtype.bits, value.lanes
+        suffix = ("pd" if bits == 64 else "ps") + (".256" if bits * lanes == 256 else "")
+        wide = f"<{lanes} x i{bits}>"
+        text = self._f.pure(f"sext {operand} to {wide}")
+        return suffix, f"<{lanes} x {'double' if bits == 64 else 'float'}>", f"{wide} {text}"
+
+    def _load_avx(self, address: str, operand: str, other: Value) -> Value:
+        suffix, moved, wide = self._avx(operand, other)
+        text = self._f.do(f"call {moved} @llvm.x86.avx.maskload.{suffix}(ptr {address}, {wide})")
+        if moved != other.type:
+            text = self._f.pure(f"bitcast {moved} {text} to {other.type}")
+        chosen = self._f.pure(f"select {operand}, {other.type} {text}, {other}")
+        return Value(chosen, other.dtype, other.lanes)
 
     def _load_pieces(self, address: Addresses, start: int, live: int, other: Value) -> Value:
         out, lanes = other, other.lanes
@@ -144,9 +166,21 @@ class Partial:
         self, address: str, mask: Value | None, start: int, live: int, part: Value
     ) -> None:
         operand = self._mask(mask, start, part.lanes, live)
+        if self._has_avx_mask(part.dtype, part.lanes):
+            self._store_avx(address, operand, part)
+            return
         self._f.line(
             f"call void @llvm.masked.store.{mangled(part)}.p0({part}, "
             f"ptr align {part.dtype.bytes} {address}, {operand})"
+        )
+
+    def _store_avx(self, address: str, operand: str, part: Value) -> None:
+        suffix, moved, wide = self._avx(operand, part)
+        text = part.text
+        if moved != part.type:
+            text = self._f.pure(f"bitcast {part} to {moved}")
+        self._f.line(
+            f"call void @llvm.x86.avx.maskstore.{suffix}(ptr {address}, {wide}, {moved} {text})"
         )
 
     def _store_pieces(self, address: Addresses, start: int, live: int, part: Value) -> None:
