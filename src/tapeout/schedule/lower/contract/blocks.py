@@ -110,7 +110,9 @@ def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
         panels //= 2
     if not k.whole:
         room = LOCAL_BYTES // (unit * element) // (panels + 1)
-        least = min(least, work * panels * max(room - len(tiling.rows.rest), 1))
+        # The work of a line counts its whole tiles only; all of its tiles keep their sums.
+        share = max(tiling.rows.whole, 1) / tiling.rows.tiles
+        least = min(least, work * panels * max(share * room - len(tiling.rows.rest), 1))
     return _with_grid(product, tiling, k, panels, work * panels, least, crossing)
 
 

@@ -10,17 +10,17 @@ evaluated into a local buffer, tile by tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis, Mod
+from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel.compute import Numerics
 from tapeout.schedule.lower.choose import VECTOR_BYTES, lanes_for
 from tapeout.schedule.lower.contract.blocks import Blocks
 from tapeout.schedule.lower.contract.prepare import as_load, flat
+from tapeout.schedule.lower.contract.task import KBlock, Panel, TaskLoops, Tile
 from tapeout.schedule.lower.contract.tiles import Tiling, Vector
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops
@@ -28,42 +28,10 @@ from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
 if TYPE_CHECKING:
-    from tapeout.kernel.loops import Expr, LoopKind
+    from tapeout.kernel.loops import Expr
     from tapeout.schedule.lower.contract.product import Product
 
 Bind = dict[Axis, Affine]
-
-UNROLLED_STEPS = 8
-"""Innermost axes of k with at most this many points together are written without a loop."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One row tile: rows `start .. start+size-1` of the last row axis, the `number`th of its task."""
-
-    bind: Bind
-    start: Affine
-    size: int
-    number: Affine
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One panel: columns `start ..` of the last column axis, the `number`th of its block."""
-
-    bind: Bind
-    start: Affine
-    vectors: tuple[Vector, ...]
-    number: Affine
-
-
-@dataclass(frozen=True)
-class KBlock:
-    """One block of the sum: the axes outside it, where the cut axis starts, and how many steps of that it has."""
-
-    bind: Bind
-    base: Affine
-    stop: Expr | None
 
 
 class ContractionLowering:
@@ -117,7 +85,9 @@ class ContractionLowering:
                 cut = n == blocks.grid.axis
                 loop = open_chunk(self.w, axis, task) if cut else self.w.loop(axis.extent)
                 bind[axis] = stack.enter_context(loop)
-            self.task, self.bind = task, bind
+            self.loops = TaskLoops(
+                self.w, self.p, self.t, blocks, self.a_place, self.crossing, task, bind
+            )
             self._allocate()
             self._task()
         extra = {} if blocks.k.whole else {"k_block": blocks.k.steps}
@@ -127,15 +97,20 @@ class ContractionLowering:
 
     def _task(self) -> None:
         if self._tile_by_tile:
-            self._rows(self._tile_of_all_panels)
+            self.loops.rows(self._tile_of_all_panels)
         elif self.blocks.k.whole:
-            self._panels(
-                lambda p: self._rows(lambda t: self._at_once(t, p, KBlock({}, Affine(), None)))
+            self.loops.panels(
+                lambda p: self.loops.rows(lambda t: self._at_once(t, p, KBlock({}, Affine(), None)))
             )
         else:
-            self._panels(lambda p: self._rows(lambda t: self._clear(t, p)))
-            self._k({}, lambda k: self._panels(lambda p: self._rows(lambda t: self._part(t, p, k))))
-            self._panels(lambda p: self._rows(lambda t: self._end(t, p)))
+            self.loops.panels(lambda p: self.loops.rows(lambda t: self._clear(t, p)))
+            self.loops.k(
+                {},
+                lambda k: self.loops.panels(
+                    lambda p: self.loops.rows(lambda t: self._part(t, p, k))
+                ),
+            )
+            self.loops.panels(lambda p: self.loops.rows(lambda t: self._end(t, p)))
 
     @property
     def _tile_by_tile(self) -> bool:
@@ -146,18 +121,18 @@ class ContractionLowering:
         if self.blocks.k.whole:
             block = KBlock({}, Affine(), None)
             self._evaluate_rows(tile, block)
-            self._panels(lambda p: self._at_once(tile, p, block))
+            self.loops.panels(lambda p: self._at_once(tile, p, block))
             return
         here = replace(tile, number=Affine())
-        self._panels(lambda p: self._clear(here, p))
+        self.loops.panels(lambda p: self._clear(here, p))
 
         def block_of_k(k: KBlock) -> None:
             if self.local:
                 self._evaluate_rows(tile, k)
-            self._panels(lambda p: self._part(here, p, k))
+            self.loops.panels(lambda p: self._part(here, p, k))
 
-        self._k(tile.bind, block_of_k)
-        self._panels(lambda p: self._end(here, p))
+        self.loops.k(tile.bind, block_of_k)
+        self.loops.panels(lambda p: self._end(here, p))
 
     def _allocate(self) -> None:
         """Make the local buffers of a task."""
@@ -168,168 +143,10 @@ class ContractionLowering:
             self.a_panel = self.w.alloc(self.p.accumulate, 1, size * steps, "local")
         if not k.whole:
             panels = self.blocks.panels + (self.t.rest > 0)
-            tiles = 1 if self._tile_by_tile else self._tiles_in_task()
+            tiles = 1 if self._tile_by_tile else self.loops.tiles_in_task()
             count = tiles * panels * size * self.wide
             self.sums = self.w.alloc(self.p.accumulate, 1, count, "local")
             self.sum_strides = (panels * size * self.wide, size * self.wide)
-
-    def _tiles_in_task(self) -> int:
-        grid, first = self.blocks.grid, self.blocks.row_axes
-        axes = self.blocks.axes
-        tiles = self.t.rows.tiles
-        for n in range(first, len(axes)):
-            if axes[n] == self.blocks.tile_axis:
-                return grid.chunk + len(self.t.rows.rest) if n == grid.axis else tiles
-            if n >= grid.axis:
-                tiles *= grid.chunk if n == grid.axis else axes[n].extent
-        return tiles
-
-    # -- loops --------------------------------------------------------------------------------------
-
-    def _rows(self, visit: Callable[[Tile], None]) -> None:
-        """Write the row tiles of a task."""
-        grid, axes = self.blocks.grid, self.blocks.axes
-        bind = dict(self.bind)
-        number = Affine()
-        with ExitStack() as stack:
-            for n, axis in enumerate(axes):
-                if n < self.blocks.row_axes or n < grid.axis or axis == self.blocks.tile_axis:
-                    continue
-                number, bind[axis] = self._open(stack, n, number)
-            self._tiles(bind, number, visit)
-
-    def _open(self, stack: ExitStack, n: int, number: Affine) -> tuple[Affine, Affine]:
-        """Open the loop over row axis `n` in a task; return the number of the present point in it, and the point."""
-        axis, grid = self.blocks.axes[n], self.blocks.grid
-        if n == grid.axis:
-            at = stack.enter_context(open_chunk(self.w, axis, self.task))
-            return number * grid.chunk + (at - self.task.base), at
-        at = stack.enter_context(self.w.loop(axis.extent))
-        return number * axis.extent + at, at
-
-    def _tiles(self, bind: Bind, number: Affine, visit: Callable[[Tile], None]) -> None:
-        """Write the tiles along the last row axis: whole ones, then the rest."""
-        rows, axis = self.t.rows, self.blocks.tile_axis
-        last_axis = len(self.blocks.axes) - 1
-        in_grid = rows.whole > 0 and not self.crossing
-        if in_grid and self.blocks.grid.axis == last_axis:
-            in_task, last = self.blocks.grid.chunk, self.task.last(self.w)
-            first = number * (in_task + len(rows.rest))
-            with open_chunk(self.w, axis, self.task) as t:
-                visit(Tile(bind, t * rows.size, rows.size, first + (t - self.task.base)))
-        else:
-            in_task, last = rows.whole, None
-            first = number * rows.tiles
-            if rows.whole:
-                kind: LoopKind = "unroll" if self.crossing else "serial"
-                with self.w.loop(rows.whole, kind) as t:
-                    visit(Tile(bind, t * rows.size, rows.size, first + t))
-        with ExitStack() as stack:
-            if rows.rest and last is not None:
-                stack.enter_context(self.w.when(last))
-            start = rows.whole * rows.size
-            for n, size in enumerate(rows.rest):
-                visit(Tile(bind, Affine((), start), size, first + in_task + n))
-                start += size
-
-    def _panels(self, visit: Callable[[Panel], None]) -> None:
-        """Write the panels of a block: whole ones, then the narrower one at the very end."""
-        t, many = self.t, self.blocks.panels
-        block = self.bind[self.blocks.panel_axis]
-        if t.panels:
-            stop = None
-            if t.panels % many and t.panels > many:
-                left = self.w.named(self.w.index(Affine((), t.panels) - block * many))
-                stop = self.w.apply("min", left, self.w.i64(many))
-            with self.w.loop(min(many, t.panels), stop=stop) as i:
-                start = (block * many + i) * t.panel
-                visit(Panel(self.bind, start, t.vectors(t.panel), i))
-        if not t.rest:
-            return
-        with ExitStack() as stack:
-            if not block.is_constant:
-                end = self.w.i64(self.blocks.panel_axis.extent - 1)
-                last = self.w.apply("eq", self.w.named(self.w.index(block)), end)
-                stack.enter_context(self.w.when(last))
-            start = Affine((), t.panels * t.panel)
-            visit(Panel(self.bind, start, t.vectors(t.rest), Affine((), many)))
-
-    def _k(self, tile: Bind, visit: Callable[[KBlock], None]) -> None:
-        """Write the blocks of the sum."""
-        k = self.blocks.k
-        with ExitStack() as stack:
-            bind: Bind = {}
-            for axis in k.outer:
-                bind[axis] = stack.enter_context(self._k_loop(axis, {**tile, **bind}))
-            if k.cut is None:
-                visit(KBlock(bind, Affine(), None))
-                return
-            i = stack.enter_context(self.w.loop(-(-k.cut.extent // k.chunk)))
-            stop = None
-            if k.cut.extent % k.chunk:
-                left = self.w.named(self.w.index(Affine((), k.cut.extent) - i * k.chunk))
-                stop = self.w.apply("min", left, self.w.i64(k.chunk))
-            visit(KBlock(bind, i * k.chunk, stop))
-
-    def _steps(self, tile: Tile, k: KBlock, visit: Callable[[Bind], None]) -> None:
-        """Write the steps of one block of the sum; the innermost ones without a loop if they are few."""
-        axes = list(self.blocks.k.inner)
-        few = 1
-        unrolled: list[Axis] = []
-        while axes and few * axes[-1].extent <= UNROLLED_STEPS and self._may_unroll(axes[-1]):
-            few *= axes[-1].extent
-            unrolled.insert(0, axes.pop())
-        with ExitStack() as stack:
-            bind = dict(k.bind)
-            if self.blocks.k.cut is not None:
-                at = stack.enter_context(self.w.loop(self.blocks.k.chunk, stop=k.stop))
-                bind[self.blocks.k.cut] = k.base + at
-            for axis in axes:
-                bind[axis] = stack.enter_context(self._k_loop(axis, {**tile.bind, **bind}))
-            bind |= stack.enter_context(open_loops(self.w, unrolled, "unroll"))
-            visit(bind)
-
-    def _k_loop(self, axis: Axis, bind: Bind) -> AbstractContextManager[Affine]:
-        start, stop = self._limits(axis, bind)
-        return self.w.loop(axis.extent, start=start, stop=stop)
-
-    def _limits(self, axis: Axis, bind: Bind) -> tuple[Expr | None, Expr | None]:
-        """Return from where and up to where the steps along an axis of k are not known to be zero for a whole tile."""
-        start: Expr | None = None
-        stop: Expr | None = None
-        for g in self.p.limits:
-            sign = g.index.coefficient(axis)
-            rest = g.index - Affine.of(axis) * sign
-            if abs(sign) != 1 or not g.index.is_linear or any(a not in bind for a in rest.axes):
-                assert not (self.p.exact and sign), "a limit that must hold is not known here"
-                continue
-            rest = rest.substitute(bind)
-            first = Affine((), g.lo) - rest if sign == 1 else rest - (g.hi - 1)
-            beyond = Affine((), g.hi) - rest if sign == 1 else rest - (g.lo - 1)
-            if first.range[1] > 0:
-                start = self._bound("max", first, start or self.w.i64(0))
-            if beyond.range[0] < axis.extent:
-                stop = self._bound("min", beyond, stop or self.w.i64(axis.extent))
-        return start, stop
-
-    def _bound(self, op: str, at: Affine, other: Expr) -> Expr:
-        return self.w.apply(op, self.w.named(self.w.index(at)), other)
-
-    def _may_unroll(self, axis: Axis) -> bool:
-        """Return whether steps along an axis of k may stand side by side.
-
-        Not if rows then read what other rows just read: the back end would share such loads, which would stay alive and push
-        accumulators out of registers.
-        """
-        if axis in self.p.limited:
-            return False
-        step = self.a_place.coefficient(axis)
-        rows = [
-            c
-            for atom, c in self.a_place.terms
-            if atom == self.row or (isinstance(atom, Mod) and self.row in atom.of.axes)
-        ]
-        return all(step % row for row in rows)
 
     # -- one tile -----------------------------------------------------------------------------------
 
@@ -395,7 +212,7 @@ class ContractionLowering:
                     total = self._multiply_add(a, b, self._get(name, r, v))
                     self.w.store(name, self.w.index(r), total)
 
-        self._steps(tile, k, step)
+        self.loops.steps(tile, k, step)
 
     def _multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
         if self.fma and self.p.accumulate.is_float:

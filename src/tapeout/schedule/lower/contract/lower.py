@@ -144,7 +144,7 @@ class _Planner:
         """Give the row operand, if it has a border, a copy with one."""
         a = self.product.a
         if not self._plain_a and not self._limit("a", a):
-            self._copy("a", a, halo(self.product, a, self._name()))
+            self._copy("a", a, halo(self.product, a, self._name()), _COPY)
 
     def _pad_b(self) -> None:
         """Give the column operand, if it has a border or lies across its lanes, a copy as it should be."""
@@ -153,19 +153,19 @@ class _Planner:
         if not at.is_linear or at.coefficient(column) != 1:
             along = halo(p, p.b, self._name(), last=column)
             if along is not None:
-                self._copy("b", p.b, along)
+                self._copy("b", p.b, along, TRANSPOSE)
                 return
         if not is_plain(p.b, p.accumulate) and not self._limit("b", p.b):
-            self._copy("b", p.b, halo(p, p.b, self._name()))
+            self._copy("b", p.b, halo(p, p.b, self._name()), _COPY)
 
-    def _copy(self, side: str, operand: Expr, step: Step | None) -> None:
+    def _copy(self, side: str, operand: Expr, step: Step | None, cycles: float) -> None:
         """Read an operand from a copy with a border, but remember where the border is."""
         if step is None:
             return
         if isinstance(operand, Load) and operand.other == 0:
             limits = (*self.product.limits, *operand.where)
             self.product = replace(self.product, limits=limits)
-        self._use(side, step, TRANSPOSE)
+        self._use(side, step, cycles)
 
     def _limit(self, side: str, operand: Expr) -> bool:
         """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
