@@ -141,7 +141,8 @@ class Progress:
             parts.append(f"val loss {number(record['val_loss'])}")
         if "val_accuracy" in record:
             parts.append(f"val accuracy {percent(record['val_accuracy'])}")
-        parts.append(f"{self._rate():,.0f} samples/s")
+        rate = self._rate() or record["samples_per_second"]  # one step alone has no usual time
+        parts.append(f"{rate:,.0f} samples/s")
         parts.append(seconds_text(record["seconds"]))
         if self.left:
             parts.append(f"left {seconds_text(self._time_left())}")
@@ -153,7 +154,8 @@ class Progress:
         return sorted(recent)[len(recent) // 2] if recent else 0.0
 
     def _rate(self) -> float:
-        return self.batch_size / max(self._step_seconds(), 1e-9)
+        seconds = self._step_seconds()
+        return self.batch_size / seconds if seconds else 0.0
 
     def _time_left(self) -> float:
         """Return about how long the rest takes: steps, and validations at the quickest seen so far."""
@@ -168,7 +170,9 @@ class Progress:
         seen = self.record.epochs[-1] if self.record.epochs else self.record.before
         accuracy = seen.get("val_accuracy", seen.get("accuracy"))
         parts += [f"accuracy {percent(accuracy)}"] if accuracy is not None else []
-        parts += [f"{self._rate():,.0f} samples/s", f"left {seconds_text(self._time_left())}"]
+        rate = self._rate()
+        parts += [f"{rate:,.0f} samples/s"] if rate else []
+        parts.append(f"left {seconds_text(self._time_left())}")
         text = "  ".join(parts)
         if self._live is not None:
             self._live.update(text)
