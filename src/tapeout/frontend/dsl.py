@@ -16,19 +16,18 @@ import numpy as np
 
 from tapeout.frontend.init import Initializer, generator
 from tapeout.ir.build import Builder as GraphBuilder
-from tapeout.ir.build import rebuilder
 from tapeout.ir.dtype import DType, f32, from_numpy
-from tapeout.ir.graph import Graph, Value
+from tapeout.ir.rebind import rebind
 from tapeout.ir.type import Dim, TensorType
 from tapeout.ops.sym import Sym, constant
 from tapeout.support.errors import ShapeError, TapeoutError
 from tapeout.support.loc import Loc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
-    from tapeout.ir.graph import Node
+    from tapeout.ir.graph import Graph, Value
     from tapeout.ir.op import Array, Op
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
@@ -121,7 +120,7 @@ class Builder:
                 f"graph {recorded.name!r} has no output", hint="call g.output(name, value)"
             )
         return (
-            replace(recorded, source=lambda dims: reinfer(recorded, dims))
+            replace(recorded, source=lambda dims: rebind(recorded, dims))
             if self._dims
             else recorded
         )
@@ -158,30 +157,6 @@ class Builder:
             preview = _PREVIEWS[count] if count < len(_PREVIEWS) else 31 + 2 * count
             self._dims[name] = Dim.named(name, preview)
         return self._dims[name]
-
-
-def reinfer(graph: Graph, dims: Mapping[str, int]) -> Graph:
-    """Return a recorded graph with its named dimensions bound and every type inferred anew."""
-    b = rebuilder(Graph(graph.name, variables=graph.variables))
-    new: dict[Value, Value] = {}
-    for v in graph.inputs:
-        shape = tuple(d.resolve(dims) if isinstance(d, Dim) else d for d in v.type.shape)
-        new[v] = b.add_input(v.name, v.type.with_shape(shape))
-    for node in graph.nodes:
-        new.update(zip(node.results, _again(b, node, dims, new), strict=True))
-    for name, value in graph.outputs:
-        b.set_output(name, new.get(value, value))
-    for name, value in graph.updates:
-        b.set_update(name, new.get(value, value))
-    for check in graph.checks:
-        b.add_check(new.get(check.bad, check.bad), check.message)
-    return b.graph()
-
-
-def _again(
-    b: GraphBuilder, node: Node, dims: Mapping[str, int], new: Mapping[Value, Value]
-) -> tuple[Value, ...]:
-    return b.emit(node.op.resolve(dims), *(new.get(v, v) for v in node.operands), loc=node.loc)
 
 
 def user_line() -> Loc:
