@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tapeout.frontend.init import Initializer, generator
+from tapeout.frontend.modes import ByMode, settle
 from tapeout.ir.build import Builder as GraphBuilder
-from tapeout.ir.dtype import DType, f32, from_numpy
+from tapeout.ir.dtype import DType, f32, from_numpy, i64
+from tapeout.ir.graph import Graph
 from tapeout.ir.rebind import rebind
 from tapeout.ir.type import Dim, TensorType
-from tapeout.ops.sym import Sym, constant
+from tapeout.ops.random import stream_of
+from tapeout.ops.sym import Sym, constant, random_bits
 from tapeout.support.errors import ShapeError, TapeoutError
 from tapeout.support.loc import Loc
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from tapeout.ir.graph import Graph, Value
+    from tapeout.ir.graph import Kind, Value
     from tapeout.ir.op import Array, Op
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
@@ -35,15 +38,83 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _PREVIEWS = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 
 
-class _Recorder(GraphBuilder):
-    """A graph builder that gives each node the user's line."""
+class Recorder(GraphBuilder):
+    """A graph builder that gives each node the user's line, and knows layers that differ between training and inference."""
 
     def __init__(self, name: str, seed: int) -> None:
+        """Start an empty graph."""
         super().__init__(name)
         self.seed = seed
+        self.owners: dict[str, list[str]] = {}
+        self._draws: set[str] = set()
 
     def emit(self, op: Op, *operands: Value, loc: Loc | None = None) -> tuple[Value, ...]:
+        """Append a node at the user's line and return its results."""
         return super().emit(op, *operands, loc=loc or (self.loc if self.loc else user_line()))
+
+    def declare(
+        self,
+        name: str,
+        type: TensorType,
+        init: Initializer | Array,
+        kind: Kind = "parameter",
+        *,
+        trainable: bool = True,
+    ) -> Sym:
+        """Declare a variable with its initial value, drawn from the seed and its name.
+
+        Raises:
+            ShapeError: The shape depends on a dimension without a number, or the value does not fit.
+        """
+        unbound = [str(n) for n in type.sizes if not n.isdigit()]
+        if unbound:
+            raise ShapeError(
+                f"{kind} {name!r} is {type.text}: it must not depend on an unbound dimension",
+                where=str(user_line()),
+            )
+        type = type.with_shape(tuple(int(n) for n in type.shape))
+        data = (
+            init(type.shape, type.dtype, generator(self.seed, name))
+            if callable(init)
+            else np.asarray(init)
+        )
+        if data.shape != type.shape or data.dtype != type.dtype.numpy:
+            raise ShapeError(
+                f"initial value of {name!r} is {data.dtype}{list(data.shape)}, expected {type}",
+                where=str(user_line()),
+            )
+        value = self.add_variable(name, type, kind, trainable=trainable, initial=data)
+        return Sym(self, value)
+
+    def by_mode(self, layer: str, in_training: Sym, in_inference: Sym) -> Sym:
+        """Return one value in training and another in inference."""
+        return in_training.emit(ByMode(layer=layer), in_training, in_inference)
+
+    def update_for(self, layer: str, state: Sym, value: Sym) -> None:
+        """Say what a state becomes after a step in which a layer was in training."""
+        self.set_update(state.value.name, value.value)
+        self.owners.setdefault(state.value.name, []).append(layer)
+
+    def bits(self, layer: str, shape: Sequence[int]) -> Sym:
+        """Return u32 random bits for a layer: another sequence for every layer, step and seed of the trainer.
+
+        Raises:
+            TapeoutError: A layer of that name draws already.
+        """
+        if layer in self._draws:
+            raise TapeoutError(
+                f"two layers that draw random numbers are called {layer!r}", where=str(user_line())
+            )
+        self._draws.add(layer)
+        if "rng.seed" not in self.variables:
+            zero = np.zeros((), np.int64)
+            self.add_variable("rng.seed", TensorType(i64), "hyper", trainable=False, initial=zero)
+            self.add_variable("rng.step", TensorType(i64), "state", trainable=False, initial=zero)
+        seed, step = (Sym(self, self.variables[n].value) for n in ("rng.seed", "rng.step"))
+        if "rng.step" not in self.updates:
+            self.set_update("rng.step", (step + 1).value)
+        self.owners.setdefault("rng.step", []).append(layer)
+        return random_bits(seed, step, stream_of(layer), shape)
 
 
 class Builder:
@@ -56,8 +127,7 @@ class Builder:
 
     def __init__(self, name: str = "graph", seed: int = 0) -> None:
         """Start an empty graph."""
-        self._recorder = _Recorder(name, seed)
-        self._seed = seed
+        self._recorder = Recorder(name, seed)
         self._dims: dict[str, Dim] = {}
 
     def __enter__(self) -> Self:
@@ -73,10 +143,8 @@ class Builder:
 
     def input(self, name: str, shape: Sequence[int | str], dtype: DType | str | type = f32) -> Sym:
         """Declare an input; a name in the shape is a dimension bound later, at the first batch at the latest."""
-        dims = tuple(self._dim(d) if isinstance(d, str) else int(d) for d in shape)
-        return Sym(
-            self._recorder, self._recorder.add_input(name, TensorType(as_dtype(dtype), dims))
-        )
+        type_ = TensorType(as_dtype(dtype), self._shape(shape))
+        return Sym(self._recorder, self._recorder.add_input(name, type_))
 
     def parameter(
         self,
@@ -88,7 +156,8 @@ class Builder:
         trainable: bool = True,
     ) -> Sym:
         """Declare a parameter with its initial value: an array, or one of `tapeout.init`."""
-        return self._variable(name, shape, init, dtype, "parameter", trainable)
+        type_ = TensorType(as_dtype(dtype), self._shape(shape))
+        return self._recorder.declare(name, type_, init, trainable=trainable)
 
     def state(
         self,
@@ -98,7 +167,8 @@ class Builder:
         dtype: DType | str | type = f32,
     ) -> Sym:
         """Declare a state: a tensor that `update` changes from step to step."""
-        return self._variable(name, shape, init, dtype, "state", False)
+        type_ = TensorType(as_dtype(dtype), self._shape(shape))
+        return self._recorder.declare(name, type_, init, "state", trainable=False)
 
     def update(self, state: Sym, value: Sym) -> None:
         """Say what a state becomes after a training step."""
@@ -113,43 +183,31 @@ class Builder:
         self._recorder.set_output(name, value.value)
 
     def graph(self) -> Graph:
-        """Return the graph."""
-        recorded = self._recorder.graph({n: int(d) for n, d in self._dims.items()})
+        """Return the graph: in training mode, and with its inference mode as `evaluation` if it has layers that differ.
+
+        Raises:
+            TapeoutError: There is no output.
+        """
+        recorder = self._recorder
+        recorded = recorder.graph({n: int(d) for n, d in self._dims.items()})
         if not recorded.outputs:
             raise TapeoutError(
                 f"graph {recorded.name!r} has no output", hint="call g.output(name, value)"
             )
-        return (
-            replace(recorded, source=lambda dims: rebind(recorded, dims))
-            if self._dims
-            else recorded
+        trained = _bindable(settle(recorded, recorder.owners, lambda _: True))
+        if not recorder.owners and not any(isinstance(n.op, ByMode) for n in recorded.nodes):
+            return trained
+        owners = dict(recorder.owners)
+        return replace(
+            trained,
+            evaluation=lambda: _bindable(settle(recorded, owners, lambda _: False)),
         )
 
-    def _variable(
-        self,
-        name: str,
-        shape: Sequence[int],
-        init: Initializer | Array,
-        dtype: DType | str | type,
-        kind: str,
-        trainable: bool,
-    ) -> Sym:
-        if any(isinstance(d, (Dim, str)) for d in shape):
-            raise ShapeError(
-                f"{kind} {name!r} has the shape {list(shape)}: it must not depend on an unbound dimension"
-            )
-        type_ = TensorType(as_dtype(dtype), tuple(int(d) for d in shape))
-        data = (
-            init(type_.shape, type_.dtype, generator(self._seed, name))
-            if callable(init)
-            else np.asarray(init)
+    def _shape(self, shape: Sequence[int | str]) -> tuple[int, ...]:
+        return tuple(
+            self._dim(d) if isinstance(d, str) else d if isinstance(d, Dim) else int(d)
+            for d in shape
         )
-        if data.shape != type_.shape or data.dtype != type_.dtype.numpy:
-            raise ShapeError(
-                f"initial value of {name!r} is {data.dtype}{list(data.shape)}, expected {type_}"
-            )
-        value = self._recorder.add_variable(name, type_, kind, trainable=trainable, initial=data)  # type: ignore[arg-type]
-        return Sym(self._recorder, value)
 
     def _dim(self, name: str) -> Dim:
         if name not in self._dims:
@@ -157,6 +215,11 @@ class Builder:
             preview = _PREVIEWS[count] if count < len(_PREVIEWS) else 31 + 2 * count
             self._dims[name] = Dim.named(name, preview)
         return self._dims[name]
+
+
+def _bindable(graph: Graph) -> Graph:
+    """Return the graph so that named dimensions can be bound."""
+    return replace(graph, source=lambda dims: rebind(graph, dims)) if graph.dims else graph
 
 
 def user_line() -> Loc:

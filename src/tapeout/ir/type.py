@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from tapeout.support.errors import UnboundDimension
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +70,17 @@ class Dim(int):
 
     def __rfloordiv__(self, other: int) -> Dim:
         return _derive("//", other, self, int(other) // int(self))
+
+    def __truediv__(self, other: float) -> NoReturn:
+        raise _no_number(self)
+
+    def __rtruediv__(self, other: float) -> NoReturn:
+        raise _no_number(self)
+
+
+def _no_number(dim: Dim) -> UnboundDimension:
+    text = f"{spell(dim.expr)} has no number yet, so that it cannot be divided to a fraction"
+    return UnboundDimension(text, hint="bind it, divide tensors by it (x / n), or use x.mean()")
 
 
 def _derive(sign: str, a: int, b: int, value: int) -> Dim:

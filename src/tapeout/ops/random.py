@@ -6,6 +6,7 @@ function of a counter, so that any element can be computed alone, in any order, 
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,6 +130,11 @@ def _product(s: ScalarOps[T], x: T, factor: int) -> tuple[T, T]:
     """Return the high and the low word of `x * factor`."""
     wide = s.mul(s.cast(x, u64), s.const(factor, u64))
     return s.cast(s.apply("shr", wide, s.const(32, u64)), u32), s.cast(wide, u32)
+
+
+def stream_of(name: str) -> int:
+    """Return the stream of a layer or node: it follows from the name, never from the order of nodes."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
 def uniform(bits: Sym, dtype: DType) -> Sym:

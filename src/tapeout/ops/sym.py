@@ -6,11 +6,13 @@ shapes broadcast as in numpy (an explicit `broadcast` node is made); Python numb
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tapeout.ir.dtype import DType, bool_, from_numpy, i32
+from tapeout.ir.type import Dim
 from tapeout.ops import contraction, gather, random
 from tapeout.ops import elementwise as ew
 from tapeout.ops import movement as mv
@@ -103,7 +105,7 @@ class Sym:
             return other
         if isinstance(other, np.ndarray):
             return self.constant(other)
-        return self.constant(other, self.dtype)
+        return number(self.builder, other, self.dtype)
 
     def _binary(
         self, make: Callable[[], Op], other: Sym | Scalar | Array, *, flip: bool = False
@@ -421,7 +423,11 @@ class Sym:
     def mean(self, axes: Sequence[int] | int | None = None, *, keepdims: bool = False) -> Sym:
         """Return the mean over `axes` (None: all)."""
         total = self.sum(axes, keepdims=keepdims)
-        return total * (1.0 / max(self.type.size // max(total.type.size, 1), 1))
+        at = rd.normal_axes(axes, self.rank)
+        count = math.prod(self.shape[a] for a in at)
+        if isinstance(count, Dim):
+            return total * (1.0 / number(self.builder, count, self.dtype))
+        return total * (1.0 / max(count, 1))
 
     def max(self, axes: Sequence[int] | int | None = None, *, keepdims: bool = False) -> Sym:
         """Return the greatest over `axes`; ties share the gradient."""
@@ -511,6 +517,13 @@ def constant(builder: Builder, array: Array | Scalar, dtype: DType | None = None
     from_numpy(data.dtype)
     (value,) = builder.emit(op)
     return Sym(builder, value)
+
+
+def number(builder: Builder, value: Scalar, dtype: DType) -> Sym:
+    """Return a number as a constant; a dimension that is not bound is counted when it is."""
+    if not isinstance(value, Dim):
+        return constant(builder, value, dtype)
+    return constant(builder, 1, i32).broadcast([value], ()).sum().cast(dtype)
 
 
 def iota(builder: Builder, shape: Sequence[int], axis: int, dtype: DType = i32) -> Sym:
