@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.ir.dtype import DType
+from tapeout.ir.graph import Graph
 from tapeout.ir.literal import spell_name, spell_number
 from tapeout.ir.tensor import Tensor
 from tapeout.ir.type import Dim, TensorType
@@ -32,18 +33,23 @@ INLINE = 8
 _SHORT = re.compile(r"-?[0-9]+(?:\.[0-9]+|(?=e))(?:e[+-][0-9]+)?")
 
 
-def spell_op(op: Op, dims: Mapping[str, int] | None = None) -> str:
+def spell_op(
+    op: Op, dims: Mapping[str, int] | None = None, *, without: tuple[str, ...] = ()
+) -> str:
     """Return an operation with the attributes that differ from their defaults: equal text, equal operation, bit by bit.
 
     Args:
         op: The operation.
         dims: Named dimensions that are unbound; others stand at their number.
+        without: Attributes that are left out.
 
     Raises:
         TapeoutError: An attribute has a type that the text format does not know.
     """
     shown = []
     for f in sorted(dataclasses.fields(op), key=lambda f: f.name):
+        if f.name in without:
+            continue
         text = spell_value(getattr(op, f.name), dims)
         if f.default is dataclasses.MISSING or text != spell_value(f.default, dims):
             shown.append(f"{f.name} = {text}")
@@ -68,6 +74,10 @@ def spell_value(x: object, dims: Mapping[str, int] | None = None) -> str:
         return f"[{', '.join(spell_value(e, dims) for e in x)}]"
     if isinstance(x, Tensor):
         return f"{TensorType(x.dtype, x.shape)}: {spell_tensor(x)}"
+    if isinstance(x, Graph):
+        from tapeout.ir.text import print_region
+
+        return "\n".join(["{", *print_region(x, dims), "}"])
     raise TapeoutError(f"an attribute of type {type(x).__name__} cannot be written as text")
 
 

@@ -61,6 +61,8 @@ class Op:
     """An operation with its attributes. Equal attributes make equal operations."""
 
     name: ClassVar[str] = ""
+    regions: ClassVar[tuple[str, ...]] = ()
+    """The attributes that hold graphs (see `ir.region`)."""
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         """Return the types of the results.

@@ -275,14 +275,18 @@ class _GraphParser:
             written.append(self.result(len(written)))
         s.expect("=")
         at = s.pos
-        op = self.reader.op()
+        cls, given = self.reader.attributes()
         operands: list[Value] = []
         if s.sees("%"):
             operands.append(self.value())
             while s.take(","):
                 operands.append(self.value())
-        loc = read_loc(s)
+        loc = read_loc(s, cls.regions)
+        for name in cls.regions:
+            s.expect_word(name)
+            given[name] = self.region(name)
         with s.blaming(at):
+            op = cls(**given)
             results = self.builder.emit(op, *operands, loc=loc)
         if len(results) != len(written):
             s.fail(f"{op.name} has {len(results)} results, {len(written)} are named", start)
@@ -292,6 +296,22 @@ class _GraphParser:
                     f"the result is {spell_type(value.type)}, {spell_type(type_)} is written", start
                 )
         self.numbered += results
+
+    def region(self, name: str) -> Graph:
+        """Read the graph of a region in braces."""
+        s = self.scanner
+        inner = _GraphParser(s, self.reader.tensors, None)
+        inner.dims, inner.reader, inner.builder.name = self.dims, self.reader, name
+        with s.deeper():
+            _open(s)
+            while s.peek_word() == "input":
+                inner.input()
+            while not s.sees("}"):
+                if not s.sees("%") and s.peek_word() != "output":
+                    s.fail("a node, output or '}' is expected in a region")
+                inner.statement()
+            s.expect("}")
+        return inner.builder.graph()
 
     def result(self, index: int) -> TensorType:
         """Read `%3: f32[2]`; nodes number their results in order, which keeps the text free of surprises."""
@@ -321,8 +341,8 @@ class _GraphParser:
         return self.named[name]
 
 
-def read_loc(s: Scanner) -> Loc:
-    """Read `@ file:name role`, or nothing."""
+def read_loc(s: Scanner, after: tuple[str, ...] = ()) -> Loc:
+    """Read `@ file:name role`, or nothing. A word of `after` that a brace follows is no role."""
     if not s.take("@"):
         return UNKNOWN
     file = _loc_part(s)
@@ -332,7 +352,9 @@ def read_loc(s: Scanner) -> Loc:
     s.pos += 1
     name = _loc_part(s)
     s.take("")
-    role = s.name("a role") if s.sees('"') or s.peek_word() else "forward"
+    word = s.peek_word()
+    ends = word in after and s.text[s.pos + len(word) :].lstrip(" ").startswith("{")
+    role = s.name("a role") if (s.sees('"') or word) and not ends else "forward"
     return Loc(file, name, role)
 
 

@@ -46,15 +46,15 @@ class Reader:
         self.scanner, self.dims, self.tensors = scanner, dims, tensors
         self._bytes = 0
 
-    def op(self) -> Op:
-        """Read an operation with its attributes."""
+    def attributes(self) -> tuple[type[Op], dict[str, object]]:
+        """Read the class of an operation and its attributes, all but its regions."""
         s = self.scanner
         start = s.pos
         name = s.word("an operation")
         cls = REGISTRY.get(name)
         if cls is None:
             s.fail(f"no operation is called {name!r}", start, nearest(name, REGISTRY))
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = {f.name for f in dataclasses.fields(cls)} - set(cls.regions)
         given: dict[str, object] = {}
         if s.take("{"):
             while not given or s.take(","):
@@ -69,12 +69,11 @@ class Reader:
         missing = [
             f.name
             for f in dataclasses.fields(cls)
-            if f.default is dataclasses.MISSING and f.name not in given
+            if f.default is dataclasses.MISSING and f.name in known - set(given)
         ]
         if missing:
             s.fail(f"{name} lacks {', '.join(missing)}", start)
-        with s.blaming(start):
-            return cls(**given)
+        return cls, given
 
     def value(self) -> object:
         """Read an attribute."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.attribute import hash_of, is_inline, spell_op, spell_tensor, spell_type
 from tapeout.ir.graph import Module
 from tapeout.ir.literal import spell_name
+from tapeout.ir.region import nested
 from tapeout.ir.side import pack, side_file
 from tapeout.ir.tensor import Tensor
 from tapeout.support.files import write_atomic
@@ -62,6 +63,19 @@ def print_module(module: Module) -> str:
         used = None if graph.variables == module.variables else graph.variables
         lines += [f"  {line}" for line in printer.graph(graph, (), used)]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def print_region(
+    body: Graph, dims: Mapping[str, int] | None = None, *, places: bool = True
+) -> list[str]:
+    """Return the statements of a region (see `ir.region`), one a line.
+
+    Args:
+        body: The region.
+        dims: Named dimensions of the graph around it that are unbound.
+        places: Whether provenance is shown.
+    """
+    return _Printer(dims or {}, places=places).statements(body)
 
 
 def write_tape(path: Path, content: Graph | Module) -> None:
@@ -125,7 +139,7 @@ def _tensors(graphs: Iterable[Graph], variables: Iterable[Variable]) -> Iterator
     for v in variables:
         if v.initial is not None:
             yield Tensor(v.initial)
-    for graph in graphs:
+    for graph in (inner for g in graphs for inner in nested(g)):
         for node in graph.nodes:
             for x in vars(node.op).values():
                 if isinstance(x, Tensor):
@@ -139,8 +153,8 @@ def _named(x: Value | Variable) -> str:
 class _Printer:
     """Prints one graph. Values that the graph does not define are shown as `%?`, so that errors can be shown too."""
 
-    def __init__(self, dims: Mapping[str, int], *, data: bool = True) -> None:
-        self.dims, self.data = dims, data
+    def __init__(self, dims: Mapping[str, int], *, data: bool = True, places: bool = True) -> None:
+        self.dims, self.data, self.places = dims, data, places
         self.names: dict[Value, str] = {}
         self.lines: dict[Node, int] = {}
         self.count = 0
@@ -163,7 +177,7 @@ class _Printer:
         self.names = {x: _named(x) for x in (*graph.inputs, *(v.value for v in graph.variables))}
         for node in graph.nodes:
             self.lines.setdefault(node, len(out))
-            out.append(f"  {self.node(node)}")
+            out += [f"  {line}" for line in self.node(node)]
         out += [f"  output {spell_name(n)} = {self.ref(v)}" for n, v in graph.outputs]
         out += [f"  update {spell_name(n)} = {self.ref(v)}" for n, v in graph.updates]
         out += [f"  check {self.ref(c.bad)} {json.dumps(c.message)}" for c in graph.checks]
@@ -172,7 +186,15 @@ class _Printer:
     def ref(self, value: Value) -> str:
         return self.names.get(value, "%?")
 
-    def node(self, node: Node) -> str:
+    def statements(self, body: Graph) -> list[str]:
+        """Return what stands between the braces of a region."""
+        out = [f"input {_named(x)}: {spell_type(x.type, self.dims)}" for x in body.inputs]
+        self.names = {x: _named(x) for x in body.inputs}
+        for node in body.nodes:
+            out += self.node(node)
+        return out + [f"output {spell_name(n)} = {self.ref(v)}" for n, v in body.outputs]
+
+    def node(self, node: Node) -> list[str]:
         operands = ", ".join(self.ref(v) for v in node.operands)
         results = []
         for value in node.results:
@@ -181,8 +203,14 @@ class _Printer:
             results.append(f"{self.ref(value)}: {spell_type(value.type)}")
         parts = [
             f"{', '.join(results)} =",
-            spell_op(node.op, self.dims),
+            spell_op(node.op, self.dims, without=node.op.regions),
             operands,
-            spell_loc(node.loc),
+            spell_loc(node.loc) if self.places else "",
         ]
-        return " ".join(p for p in parts if p)
+        lines = [" ".join(p for p in parts if p)]
+        for name in node.op.regions:
+            inner = _Printer(self.dims, places=self.places)
+            lines[-1] += f" {name} {{"
+            lines += [f"  {line}" for line in inner.statements(getattr(node.op, name))]
+            lines.append("}")
+        return lines

@@ -12,6 +12,7 @@ from tapeout.ir.attribute import spell_type
 from tapeout.ir.dtype import bool_
 from tapeout.ir.graph import Graph, Module
 from tapeout.ir.op import Op
+from tapeout.ir.region import nested
 from tapeout.ir.text import excerpt
 from tapeout.support.errors import TapeoutError, VerifyError
 
@@ -29,18 +30,18 @@ LARGEST = (1 << 62) - 1
 
 
 def verify(graph: Graph) -> None:
-    """Check a graph.
+    """Check a graph and the regions of its nodes.
 
     Raises:
         VerifyError: The first fault found, with the statement, five lines on each side, and the reason.
     """
-    for check in CHECKS:
-        for node, reason in check(graph):
-            where = f"graph {graph.name}" + (
-                f", {node.loc}" if node is not None and node.loc else ""
-            )
-            shown = f"\n{excerpt(graph, node)}" if node is not None else ""
-            raise VerifyError(f"{reason}{shown}", where=where)
+    for inner in nested(graph):
+        for check in CHECKS:
+            for node, reason in check(inner):
+                name = graph.name if inner is graph else f"{graph.name}, region {inner.name}"
+                at = f", {node.loc}" if node is not None and node.loc else ""
+                shown = f"\n{excerpt(inner, node)}" if node is not None else ""
+                raise VerifyError(f"{reason}{shown}", where=f"graph {name}{at}")
 
 
 def verify_module(module: Module) -> None:

@@ -7,7 +7,7 @@ import inspect
 from itertools import groupby
 
 from tapeout.ir import op as kinds
-from tapeout.ops import composite, sym
+from tapeout.ops import composite, control, sym
 
 _HEAD = """# Operations
 
@@ -26,6 +26,7 @@ _SECTIONS: tuple[tuple[str, type[kinds.Op], str], ...] = (
         kinds.Composite,
         "Formulas of the others: differentiated first, decomposed late.",
     ),
+    ("Control flow", control.Control, "Graphs inside nodes: loops over time, and branches."),
     ("Contraction", kinds.Contraction, "Sums of products of two operands."),
     ("Reduction", kinds.Reduction, "An expression combined over axes, which the result lacks."),
     ("Scatter", kinds.Scatter, "Elements added at places that another operand names."),
@@ -43,7 +44,7 @@ def page() -> str:
 
 
 def _tables() -> dict[tuple[str, str], str]:
-    assert composite and sym  # the modules that register operations
+    assert composite and control and sym  # the modules that register operations
     ours = [c for c in kinds.REGISTRY.values() if c.__module__.startswith("tapeout.ops.")]
     ordered = sorted(ours, key=lambda c: (_section(c), c.name))
     return {
