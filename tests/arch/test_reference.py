@@ -15,7 +15,7 @@ PAGES = ROOT / "docs" / "reference"
 
 
 # Public for other rooms, of no use to a user.
-INTERNAL = {"source", "origin", "evaluation"}
+INTERNAL = {"source", "origin", "evaluation", "modes", "imported"}
 
 
 def read(name: str) -> str:

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tapeout.support.loc import UNKNOWN, Loc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tapeout.ir.modes import Mode
     from tapeout.ir.op import Array, Op
     from tapeout.ir.type import TensorType
+    from tapeout.support.patterns import Pattern
 
 Kind = Literal["parameter", "state", "hyper"]
 
@@ -112,6 +114,12 @@ class Graph:
     """The original file (bytes) that the graph was imported from, for writing trained weights back."""
     evaluation: Callable[[], Graph] | None = field(default=None, repr=False)
     """Builds the same model in inference mode; None when the graph has only one mode."""
+    modes: Callable[[Mode], Graph] | None = field(default=None, repr=False)
+    """Builds the model with modes laid over those it has; None when the graph has only one mode."""
+    imported: object = field(default=None, repr=False)
+    """What a frontend read the graph from, so that the file can be edited; None for a graph made otherwise."""
+    notes: tuple[str, ...] = ()
+    """What was decided when the graph was made, one readable line each."""
 
     @property
     def parameters(self) -> dict[str, Variable]:
@@ -152,16 +160,83 @@ class Graph:
             return self
         return self.source({**self.dims, **dims})
 
-    def then(self, change: Callable[[Graph], Graph]) -> Graph:
-        """Return `change(self)`, applied again whenever dimensions are bound anew."""
-        source, evaluation = self.source, self.evaluation
+    def then(self, change: Callable[[Graph], Graph], *, variables_only: bool = False) -> Graph:
+        """Return `change(self)`, applied again whenever dimensions are bound, or modes chosen, anew.
+
+        Args:
+            change: The change.
+            variables_only: It touches nothing but variables: what the graph was read from still describes it, and the file can
+                be edited.
+        """
+        source, evaluation, modes = self.source, self.evaluation, self.modes
+
+        def again(graph: Graph) -> Graph:
+            return graph.then(change, variables_only=variables_only)
+
         return replace(
             change(self),
             dims=self.dims,
             origin=self.origin,
-            source=None if source is None else lambda dims: source(dims).then(change),
-            evaluation=None if evaluation is None else lambda: evaluation().then(change),
+            source=None if source is None else lambda dims: again(source(dims)),
+            evaluation=None if evaluation is None else lambda: again(evaluation()),
+            modes=None if modes is None else lambda mode: again(modes(mode)),
+            imported=self.imported if variables_only else None,
+            notes=self.notes,
         )
+
+    def freeze(self, pattern: Pattern) -> Graph:
+        """Return the graph with parameters frozen: training leaves them as they are, and computes no gradient for them.
+
+        Running statistics are states, not parameters, and go on following the data; `with_mode` stops them.
+
+        Args:
+            pattern: A glob (`"encoder.*"`), several of which the last that matches decides (`["*", "!head.*"]`: all but the
+                head), or a function of the name. Parameters that it does not name stay as they are.
+
+        Raises:
+            OptionError: A glob names no parameter.
+        """
+        from tapeout.ir.freeze import with_trainable
+
+        return with_trainable(self, pattern, "freeze", trainable=False)
+
+    def unfreeze(self, pattern: Pattern) -> Graph:
+        """Return the graph with parameters made trainable; patterns as for `freeze`.
+
+        Raises:
+            OptionError: A glob names no parameter.
+        """
+        from tapeout.ir.freeze import with_trainable
+
+        return with_trainable(self, pattern, "unfreeze", trainable=True)
+
+    def with_mode(self, mode: Mode) -> Graph:
+        """Return the graph with dropout and batch normalisation in another mode; evaluation and prediction always infer.
+
+        Args:
+            mode: `train`, `eval` or `as-exported`, or one of these by glob (`{"bn*": "eval"}`). A glob names a node, or a
+                parameter of it; of several the last that matches decides, and what none names stays as it is.
+
+        Raises:
+            OptionError: A mode is unknown, or a glob names nothing that has modes.
+        """
+        from tapeout.ir.modes import Modes
+
+        if self.modes is not None:
+            return self.modes(mode)
+        Modes().over(mode, self.name).check((), self.name)
+        return self
+
+    def to_networkx(self) -> Any:  # noqa: ANN401 (its package is loaded when it is asked for)
+        """Return a `networkx.MultiDiGraph`: a node for each input, variable, operation and output, an edge for each value.
+
+        Nodes have `kind` (`input`, `variable`, `op`, `output`) and `label`, operations also `loc`; edges have `type`, the
+        position `operand` at which the value is read, and `result`, which result it is. Nodes are called
+        `input:NAME`, `variable:NAME`, `op:NUMBER` and `output:NAME`.
+        """
+        from tapeout.ir.networks import to_networkx
+
+        return to_networkx(self)
 
     @classmethod
     def parse(cls, text: str) -> Graph:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tapeout.frontend.onnx import tensors
 from tapeout.ir.dtype import i64
-from tapeout.ops.sym import constant, iota
+from tapeout.ops.sym import Sym, constant, iota
 from tapeout.support.errors import OnnxImportError, UnsupportedOperator
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tapeout.ir.build import Builder
     from tapeout.ir.dtype import DType
     from tapeout.ir.op import Array
-    from tapeout.ops.sym import Scalar, Sym
+    from tapeout.ops.sym import Scalar
 
 # AttributeProto.AttributeType
 _FLOAT, _INT, _STRING, _TENSOR, _GRAPH, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 4, 5, 6, 7, 8
@@ -224,6 +224,31 @@ class Call:
         normal = [self.axis(a, rank) for a in axes]
         self.require(len(set(normal)) == len(normal), f"axes {list(axes)} name an axis twice")
         return tuple(sorted(normal))
+
+    def update(self, state: Sym, value: Sym, what: str, *, needed: bool) -> None:
+        """Say what a state becomes after a training step.
+
+        Args:
+            state: What the node reads; a tensor stored in the file, or what it became by a node before.
+            value: What it becomes.
+            what: What it is, for the error.
+            needed: Whether it is wrong for it not to be kept.
+
+        Raises:
+            OnnxImportError: It is no state, so it cannot be kept.
+        """
+        name = state.value.name
+        known = self.builder.variables.get(name)
+        if known is not None and known.value is state.value and known.kind == "state":
+            self.builder.set_update(name, value.value)
+        elif needed:
+            hint = "choose mode 'eval' for the node, or export with tensors stored in the file"
+            self.fail(f"cannot keep {what}, which no tensor of the file holds", hint)
+
+    def latest(self, state: Sym) -> Sym:
+        """Return what a state becomes by the nodes so far: itself, or its update."""
+        update = self.builder.updates.get(state.value.name) if state.value.name else None
+        return state if update is None else Sym(self.builder, update)
 
     # -- making values ----------------------------------------------------------------------------
 

@@ -218,7 +218,7 @@ class Importer:
         return False
 
     def _stored(self, name: str) -> Sym:
-        if name in self.session.weights.trainable:
+        if self.session.is_variable(name):
             return Sym(self.builder, self.builder.adopt(self.session.variable(name)))
         return constant(self.builder, self.session.tensor(name))
 
@@ -285,7 +285,7 @@ class Importer:
             place=place,
             outputs=tuple(node.output),
             key=frame.scope + (node.output[0] if node.output else node.name),
-            mode=self.session.mode_of(label),
+            mode=self.session.mode_of(label, node),
             attributes=_attributes(node, frame, place),
             builder=self.builder,
             known=self.known,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tapeout.frontend.onnx.dims import previews, unbound
 from tapeout.frontend.onnx.importer import import_once
 from tapeout.frontend.onnx.read import read_model
-from tapeout.frontend.onnx.session import Options, Session
+from tapeout.frontend.onnx.session import Imported, Options, Session
 from tapeout.support.errors import BudgetError, OnnxImportError, ShapeError, UnsupportedOperator
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import ArrayLike
 
-    from tapeout.frontend.onnx.session import Mode
     from tapeout.frontend.onnx.weights import Trainable
     from tapeout.ir.graph import Graph
+    from tapeout.ir.modes import Mode
 
 
 def load(
@@ -60,9 +60,27 @@ def load(
     session = Session(read_model(model), options)
     session.check_supported()
     graph = import_session(session)
+    session.check_modes()
+    return with_modes(graph, session)
+
+
+def with_modes(graph: Graph, session: Session) -> Graph:
+    """Return a graph of the session that knows itself in inference mode, and in any other."""
     if not session.has_modes:
         return graph
-    return replace(graph, evaluation=lambda: import_session(session.in_mode("eval")))
+
+    def in_mode(mode: Mode) -> Graph:
+        other = session.in_mode(mode)
+        made = import_session(other)
+        other.check_modes()
+        return with_modes(made, other)
+
+    def inferring() -> Graph:
+        return import_session(session.in_mode("eval"))
+
+    return replace(
+        graph, modes=in_mode, evaluation=None if session.modes.is_inference else inferring
+    )
 
 
 def import_session(session: Session) -> Graph:
@@ -71,7 +89,9 @@ def import_session(session: Session) -> Graph:
 
     def bound(dims: Mapping[str, int]) -> Graph:
         numbers = {n: dims[n] for n in names}
-        return replace(import_once(session, numbers, named=False), origin=session.origin)
+        graph = import_once(session, numbers, named=False)
+        options = replace(session.options, dims={**session.options.dims, **numbers})
+        return replace(graph, origin=session.origin, imported=Imported(session.file, options))
 
     if not names:
         return bound({})
@@ -84,7 +104,8 @@ def import_session(session: Session) -> Graph:
         except (ShapeError, OnnxImportError, BudgetError) as error:
             first = first or error
             continue
-        return replace(graph, source=bound, origin=session.origin)
+        imported = Imported(session.file, session.options)
+        return replace(graph, source=bound, origin=session.origin, imported=imported)
     assert isinstance(first, ShapeError | OnnxImportError | BudgetError)
     listed = ", ".join(f"{n!r}: ..." for n in names)
     hint = first.hint or f"it may need true sizes: dims={{{listed}}}"

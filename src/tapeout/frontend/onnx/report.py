@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import ArrayLike
 
-    from tapeout.frontend.onnx.session import Mode
     from tapeout.frontend.onnx.weights import Trainable
     from tapeout.ir.graph import Graph
+    from tapeout.ir.modes import Mode
 
 Problems = dict[str, TapeoutError]
 _FOLDED = re.compile(r"val_\d+|onnx::\w+_\d+")

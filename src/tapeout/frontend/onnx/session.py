@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from tapeout.frontend.onnx.weights import (
 )
 from tapeout.ir.dtype import from_numpy
 from tapeout.ir.graph import Variable
+from tapeout.ir.modes import Mode, Modes
 from tapeout.ir.type import TensorType
 from tapeout.support.errors import OnnxImportError, OptionError, UnsupportedOperator, nearest
 
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from tapeout.frontend.onnx.read import ModelFile
+    from tapeout.ir.graph import Kind
     from tapeout.ir.op import Array
-
-MODES = ("train", "eval", "as-exported")
-Mode = str | Mapping[str, str]
 
 # What the importer does itself, without an entry in the table.
 BUILT_IN = ("Constant", "If")
 
-_WITH_MODES = ("Dropout",)
+_WITH_MODES = ("Dropout", "BatchNormalization")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,20 @@ class Options:
     shapes: Mapping[str, Sequence[int | None]]
     values: Mapping[str, ArrayLike]
     trainable: Trainable
-    mode: Mode
+    mode: Mode | Modes
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a graph was read from, and how: enough to read it again, or to edit the file and read that.
+
+    Attributes:
+        file: The model.
+        options: As for `load`; `dims` holds what was bound later as well.
+    """
+
+    file: ModelFile
+    options: Options
 
 
 class Session:
@@ -69,9 +80,10 @@ class Session:
 
     def __init__(self, file: ModelFile, options: Options) -> None:
         """Check the model against the rules and the options against the model."""
-        self.file = file
-        self.mode = options.mode
-        _check_mode(options.mode, file.name)
+        self.file, self.options = file, options
+        mode = options.mode
+        self.modes = mode if isinstance(mode, Modes) else Modes().over(mode, file.name)
+        self._with_modes: dict[str, None] = {}
         check_names(file)
         self.functions = local_functions(file)
         self._arrays: dict[str, Array] = {}
@@ -110,47 +122,59 @@ class Session:
             self._arrays[name] = tensors.decode(message, where, self.file.folder)
         return self._arrays[name]
 
+    def is_variable(self, name: str) -> bool:
+        """Return whether a stored tensor is a parameter or a state, and no constant."""
+        return name in self.weights.trainable or name in self.weights.states
+
     def variable(self, name: str) -> Variable:
-        """Return the variable of a parameter: the same one for every binding."""
+        """Return the variable of a parameter or a state: the same one for every binding."""
         if name not in self._variables:
             array = self.tensor(name)
             made = TensorType(from_numpy(array.dtype), array.shape)
-            trainable = self.weights.trainable[name]
-            self._variables[name] = Variable(name, made, "parameter", trainable, array)
+            kind: Kind = "state" if name in self.weights.states else "parameter"
+            trainable = self.weights.trainable.get(name, False)
+            self._variables[name] = Variable(name, made, kind, trainable, array)
         return self._variables[name]
 
     def make_constant(self, name: str) -> None:
         """Take a tensor that decides a shape for a constant, for every binding and mode."""
         kept = {n: t for n, t in self.weights.trainable.items() if n != name}
-        self.weights = Weights(self.weights.stored, kept)
+        self.weights = Weights(self.weights.stored, kept, self.weights.states)
 
     def own_variable(self, variable: Variable) -> Variable:
         """Return a variable that the importer adds: the same one for every binding."""
-        if variable.name in self.weights.trainable:
+        if self.is_variable(variable.name):
             text = f"a parameter is called {variable.name!r}, which random numbers need"
             raise OnnxImportError(text, where=self.file.name)
         return self._variables.setdefault(variable.name, variable)
 
     @property
     def has_modes(self) -> bool:
-        """Whether the model in mode `eval` is another one."""
-        if self.mode == "eval":
-            return False
+        """Whether a mode makes another model of it."""
         nodes = [self.file.proto.graph.node, *(f.node for f in self.file.proto.functions)]
         return any(n.op_type in _WITH_MODES for group in nodes for n in all_nodes(group))
 
     def in_mode(self, mode: Mode) -> Session:
-        """Return the same model, over the same variables, in another mode."""
+        """Return the same model, over the same variables, with modes laid over those it has."""
         other = copy.copy(self)
-        other.mode = mode
+        other.modes = self.modes.over(mode, self.file.name)
+        other.options = replace(self.options, mode=other.modes)
         return other
 
-    def mode_of(self, node: str) -> str:
+    def mode_of(self, label: str, node: onnx.NodeProto) -> str:
         """Return the mode of a node: `train`, `eval` or `as-exported`."""
-        if isinstance(self.mode, str):
-            return self.mode
-        fitting = [m for glob, m in self.mode.items() if fnmatch.fnmatchcase(node, glob)]
-        return fitting[-1] if fitting else "train"
+        names = [label, *(name for name in node.input if name in self.weights.stored)]
+        if node.op_type in _WITH_MODES:
+            self._with_modes.update(dict.fromkeys(names))
+        return self.modes.of(*names)
+
+    def check_modes(self) -> None:
+        """Fail when a glob of `mode` names no node that has modes; the model must have been imported.
+
+        Raises:
+            OptionError: There is such a glob.
+        """
+        self.modes.check(list(self._with_modes), self.file.name)
 
     def check_supported(self) -> None:
         """Fail when the model holds operators that are not imported, naming all of them.
@@ -249,10 +273,3 @@ def node_name(node: onnx.NodeProto) -> str:
 
 def _all_stored(file: ModelFile) -> dict[str, Stored]:
     return {s.name: s for s in stored_tensors(file.proto.graph)}
-
-
-def _check_mode(mode: Mode, file: str) -> None:
-    for m in [mode] if isinstance(mode, str) else mode.values():
-        if m not in MODES:
-            text = f"mode {m!r}: one of {', '.join(MODES)} is expected"
-            raise OptionError(text, where=file, hint=nearest(str(m), MODES))

@@ -8,7 +8,8 @@ The rule, in order:
 3. An initializer of rank 1 or more is a parameter. A one-element tensor that an exporter named itself (`val_3`,
    `onnx::Mul_17`, `/Constant_output_0`) and that only arithmetic reads is a constant.
 4. An initializer of rank 0 is a parameter only when `trainable` names it by more than `*`.
-5. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
+5. What BatchNormalization reads as running mean and variance is state: no parameter, whatever else reads it.
+6. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
    Gemm, MatMul, normalisations, recurrences, PRelu, the table of a Gather, or arithmetic.
 
 Identity, Cast, Transpose, Reshape, Flatten, Squeeze, Unsqueeze and Expand are looked through to find the readers.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,17 +28,17 @@ import numpy as np
 
 from tapeout.frontend.onnx import tensors
 from tapeout.frontend.onnx.functions import all_nodes
-from tapeout.support.errors import OptionError, nearest
+from tapeout.support.patterns import Pattern, check_matched, globs_of, matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import onnx
 
     from tapeout.frontend.onnx.read import ModelFile
     from tapeout.ir.op import Array
 
-Trainable = str | Sequence[str] | Callable[[str], bool]
+Trainable = Pattern | Mapping[str, bool]
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "Sqrt")
 _SETTINGS: dict[str, tuple[int, ...]] = {
@@ -45,11 +46,12 @@ _SETTINGS: dict[str, tuple[int, ...]] = {
     "Resize": (1, 2, 3), "Slice": (1, 2, 3, 4), "Tile": (1,), "Upsample": (1,),
 }  # fmt: skip
 _WEIGHTS: dict[str, tuple[int, ...]] = {
-    "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,), "Gemm": (0, 1, 2),
+    "BatchNormalization": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,), "Gemm": (0, 1, 2),
     "GroupNormalization": (1, 2), "GRU": (1, 2, 3), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2),
     "LSTM": (1, 2, 3, 7), "MatMul": (0, 1), "PRelu": (1,), "RMSNormalization": (1,), "RNN": (1, 2, 3),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), (0, 1)),
 }  # fmt: skip
+_STATISTICS = {"BatchNormalization": (3, 4)}
 _TRANSPARENT = (
     "Identity",
     "Cast",
@@ -83,10 +85,12 @@ class Weights:
     Attributes:
         stored: All of them by name, in the file's order.
         trainable: The parameters: whether training may change them.
+        states: The running statistics.
     """
 
     stored: Mapping[str, Stored]
     trainable: Mapping[str, bool]
+    states: Sequence[str] = ()
 
 
 def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Array]) -> Weights:
@@ -95,7 +99,8 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     Args:
         file: The model.
         trainable: Which parameters training may change: a glob, a list of globs of which the last
-            that matches decides (`!` negates), or a function of the name.
+            that matches decides (`!` negates), a function of the name, or the answer by name, which
+            makes parameters of scalars too.
         read: Gives the content of a stored tensor.
 
     Raises:
@@ -103,13 +108,18 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     """
     stored = {s.name: s for s in stored_tensors(file.proto.graph)}
     uses = _uses(file.proto.graph, stored)
-    patterns = _patterns(trainable)
+    patterns = globs_of(trainable, "trainable") if not isinstance(trainable, Mapping) else []
+    states = [s.name for s in stored.values() if _is_statistic(s, uses[s.name])]
     found = [
-        s.name for s in stored.values() if _is_parameter(s, uses[s.name], patterns, trainable, read)
+        s.name
+        for s in stored.values()
+        if s.name not in states and _is_parameter(s, uses[s.name], patterns, trainable, read)
     ]
-    _check_patterns(patterns, found, file.name)
-    decide = trainable if callable(trainable) else _matcher(patterns)
-    return Weights(stored, {name: bool(decide(name)) for name in found})
+    check_matched(patterns, found, "trainable", "parameter", file.name)
+    if isinstance(trainable, Mapping):
+        return Weights(stored, {name: trainable.get(name, True) for name in found}, states)
+    decide = matcher(trainable, "trainable")
+    return Weights(stored, {name: bool(decide(name)) for name in found}, states)
 
 
 def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
@@ -136,6 +146,11 @@ def _uses(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, lis
                 alias[node.output[0]] = source
             uses[source].append((node.op_type, position))
     return uses
+
+
+def _is_statistic(s: Stored, uses: list[tuple[str, int]]) -> bool:
+    read = any(position in _STATISTICS.get(op, ()) for op, position in uses)
+    return read and tensors.is_float(s.message)
 
 
 def _is_parameter(
@@ -173,40 +188,10 @@ def _is_mask(array: Array) -> bool:
 
 
 def _named(name: str, patterns: list[str], trainable: Trainable) -> bool:
+    if isinstance(trainable, Mapping):
+        return name in trainable
     if callable(trainable):
         return bool(trainable(name))
     return any(
         p != "*" and not p.startswith("!") and fnmatch.fnmatchcase(name, p) for p in patterns
     )
-
-
-def _patterns(trainable: Trainable) -> list[str]:
-    if callable(trainable):
-        return []
-    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
-    if not all(isinstance(p, str) for p in patterns):
-        raise OptionError(
-            f"trainable is {trainable!r}: a glob, a list of globs or a function is expected"
-        )
-    return patterns
-
-
-def _matcher(patterns: list[str]) -> Callable[[str], bool]:
-    """Return the test of a name: the last pattern that matches decides."""
-
-    def matches(name: str) -> bool:
-        chosen = bool(patterns) and patterns[0].startswith("!")
-        for pattern in patterns:
-            if fnmatch.fnmatchcase(name, pattern.removeprefix("!")):
-                chosen = not pattern.startswith("!")
-        return chosen
-
-    return matches
-
-
-def _check_patterns(patterns: list[str], names: list[str], file: str) -> None:
-    for pattern in patterns:
-        plain = pattern.removeprefix("!")
-        if plain != "*" and not fnmatch.filter(names, plain):
-            text = f"trainable: no parameter is called {plain!r}"
-            raise OptionError(text, where=file, hint=nearest(plain, names))
