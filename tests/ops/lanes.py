@@ -12,7 +12,7 @@ import numpy as np
 
 from tapeout.ir.affine import Affine, Axis, index_of
 from tapeout.ir.dtype import bool_, from_numpy, i64
-from tapeout.ir.op import Pointwise, Reduction, Scatter
+from tapeout.ir.op import Pointwise, Reduction, Running, Scatter
 from tapeout.ir.scalar import SCALAR_OPS, ScalarOps
 from tapeout.ir.type import TensorType
 from tapeout.oracle import scalars
@@ -108,6 +108,8 @@ def evaluate(op: Op, arrays: tuple[Array, ...]) -> Array:
         return np.broadcast_to(y, (s.count,)).reshape(out.shape)
     if isinstance(op, Reduction):
         return _reduce(op, arrays, types, out, axes)
+    if isinstance(op, Running):
+        return _run(op, arrays, types, out)
     assert isinstance(op, Scatter)
     x, indices, updates = arrays
     points = [Axis(f"p{d}", int(n)) for d, n in enumerate(updates.shape)]
@@ -115,7 +117,33 @@ def evaluate(op: Op, arrays: tuple[Array, ...]) -> Array:
     places = op.place(s, index_of(points), types, s.read(indices))  # type: ignore[attr-defined]
     y = x.copy()
     at = tuple(np.broadcast_to(s._place(p), (s.count,)) for p in places)
-    np.add.at(y, at, updates.reshape(-1))
+    if op.combine == "set":
+        y[at] = updates.reshape(-1)
+        return y
+    _AT[op.combine](y, at, updates.reshape(-1))
+    return y
+
+
+_AT = {
+    "add": np.add.at,
+    "mul": np.multiply.at,
+    "max": np.maximum.at,
+    "min": np.minimum.at,
+}
+
+
+def _run(op: Running, arrays: tuple[Array, ...], types: tuple[TensorType, ...], out: TensorType):
+    """Make the result one place along the axis after the other; what is not made yet is NaN or wrong."""
+    n = out.shape[op.axis]
+    y = np.full(out.shape, math.nan if out.dtype.is_float else 99).astype(out.dtype.numpy)
+    axes = [Axis(f"i{d}", 1 if d == op.axis else int(m)) for d, m in enumerate(out.shape)]
+    for i in reversed(range(n)) if op.reverse else range(n):
+        s = Lanes(axes)
+        at = [Affine.of(a) for a in axes]
+        at[op.axis] = Affine((), i)
+        made = op.step(s, tuple(at), types, s.read(y), *map(s.read, arrays))
+        cut = (slice(None),) * op.axis + (slice(i, i + 1),)
+        y[cut] = made.reshape(y[cut].shape)
     return y
 
 

@@ -13,7 +13,9 @@ from tapeout.ir.tensor import Tensor
 from tapeout.ops import gather as ga
 from tapeout.ops import movement as mv
 from tapeout.ops import reduce as rd
+from tapeout.ops import scatter as sc
 from tapeout.ops.random import RandomBits
+from tapeout.ops.running import CumSum, Recurrence
 from tests.ops.cases import Case, Operand
 
 if TYPE_CHECKING:
@@ -294,7 +296,7 @@ REDUCTIONS = [
     plain(rd.ReduceProd(axes=(1,)), lambda a: np.ones(2), x(2, 0), order=0),
     *(
         Case(
-            rd.CumSum(axis=1, exclusive=e, reverse=r),
+            CumSum(axis=1, exclusive=e, reverse=r),
             (Operand(d, (2, 5), 0, 9),),
             "reduction",
             running(e, r),
@@ -305,7 +307,7 @@ REDUCTIONS = [
         for d in (dt.f64, dt.f32, dt.i32)
     ),
     plain(
-        rd.CumSum(axis=1, exclusive=True),
+        CumSum(axis=1, exclusive=True),
         running(exclusive=True, reverse=False),
         x(1, 4, values=(1.0, INF, 2.0, 3.0)),
         order=0,
@@ -407,6 +409,128 @@ GATHER = [
 ]
 
 
+def put(axis: int, reduction: str, rows: bool) -> Callable[[Array, Array, Array], Array]:
+    """Return the definition of scatters as a loop over the updates, in order."""
+    one = {
+        "set": lambda old, new: new,
+        "mul": lambda old, new: old * new,
+        "max": max,
+        "min": min,
+    }[reduction]
+
+    def run(a: Array, at: Array, updates: Array) -> Array:
+        y = a.copy()
+        for p in np.ndindex(*updates.shape):
+            q = (
+                [*p[:axis], int(at[p[axis : axis + at.ndim]]), *p[axis + at.ndim :]]
+                if rows
+                else list(p)
+            )
+            q[axis] = q[axis] if rows else int(at[p])
+            y[tuple(q)] = one(y[tuple(q)], updates[p])
+        return y
+
+    return run
+
+
+def puts() -> list[Case]:
+    """Return rows of every reduction, with places that several updates share."""
+    out = []
+    for how in ("set", "mul", "max", "min"):
+        order = 2 if how == "mul" else 1
+        kind = "reduction" if how == "mul" else "exact"
+        rows, along = sc.ScatterRows(axis=0, reduction=how), sc.ScatterAlong(axis=1, reduction=how)
+        out += [
+            plain(
+                rows,
+                put(0, how, True),
+                x(4, 3),
+                indices(2, 3, n=4),
+                x(2, 3, 3),
+                kind=kind,
+                order=order,
+            ),
+            plain(
+                rows,
+                put(0, how, True),
+                x(4),
+                indices(6, n=4, dtype=dt.i32),
+                x(6),
+                kind=kind,
+                order=order,
+            ),
+            plain(
+                rows,
+                put(0, how, True),
+                x(4, 33, dtype=dt.f32),
+                indices(5, n=4),
+                x(5, 33, dtype=dt.f32),
+                kind=kind,
+            ),
+            plain(rows, put(0, how, True), x(4, dtype=dt.i32), indices(5, n=4), x(5, dtype=dt.i32)),
+            plain(
+                along,
+                put(1, how, False),
+                x(3, 4),
+                indices(3, 5, n=4),
+                x(3, 5),
+                kind=kind,
+                order=order,
+            ),
+            plain(
+                along,
+                put(1, how, False),
+                x(3, 4, dtype=dt.f32),
+                indices(2, 5, n=4),
+                x(2, 5, dtype=dt.f32),
+                kind=kind,
+            ),
+        ]
+        one = sc.ScatterRows(axis=1, reduction=how)
+        out.append(
+            plain(one, put(1, how, True), x(2, 5, 2), indices(6, n=5), x(2, 6, 2), kind=kind)
+        )
+    at = Operand(dt.i64, (4,), values=(0, 0, 1, 1))
+    for zeros in ((0.0, 3.0, 0.0, 0.0), (2.0, 0.0, 4.0, 5.0)):
+        update = Operand(dt.f64, (4,), values=zeros)
+        op = sc.ScatterRows(axis=0, reduction="mul")
+        out.append(plain(op, put(0, "mul", True), x(3), at, update, kind="reduction"))
+    flags = sc.ScatterRows(axis=0)
+    out.append(plain(flags, put(0, "set", True), x(3, dtype=dt.bool_), at, x(4, dtype=dt.bool_)))
+    return out
+
+
+def recurrent(axis: int, reverse: bool) -> Callable[[Array, Array], Array]:
+    """Return the definition of a recurrence as a loop."""
+
+    def run(a: Array, b: Array) -> Array:
+        p, q = np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)
+        rows: list[Any] = []
+        for f, c in zip(p[::-1], q[::-1], strict=True) if reverse else zip(p, q, strict=True):
+            rows.append(c + (f * rows[-1] if rows else 0))
+        return np.moveaxis(np.stack(rows[::-1] if reverse else rows), 0, axis)
+
+    return run
+
+
+RUNNING = [
+    *(
+        plain(
+            Recurrence(axis=a, reverse=r),
+            recurrent(a, r),
+            x(*s, dtype=d),
+            x(*s, dtype=d),
+            kind="reduction",
+            order=2,
+        )
+        for r in (False, True)
+        for a, s in ((0, (5,)), (1, (2, 4, 3)), (2, (2, 3, 6)), (0, (4, 37)))
+        for d in (dt.f64, dt.f32, dt.i32)
+    ),
+    plain(Recurrence(axis=0), recurrent(0, False), x(1, 2), x(1, 2), kind="reduction"),
+]
+
+
 def _scalar(value: int) -> Operand:
     return Operand(dt.i64, (), values=(value,))
 
@@ -422,4 +546,4 @@ RANDOM = [
     )
 ]
 
-CASES = [*MOVEMENT, *REDUCTIONS, *GATHER, *RANDOM]
+CASES = [*MOVEMENT, *REDUCTIONS, *GATHER, *puts(), *RUNNING, *RANDOM]

@@ -523,8 +523,15 @@ def test_as_onnxruntime(case: Case) -> None:
         close(got[name], array, case.kind, factor=4, reason="two implementations, both in f32")
 
 
+def all_cases() -> list[Case]:
+    """Return the rows of this file and of the next."""
+    from tests.unit import test_onnx_more_operators
+
+    return [*CASES, *test_onnx_more_operators.CASES]
+
+
 def test_every_operator_is_here() -> None:
-    tested = {(c.op, c.opset) for c in CASES}
+    tested = {(c.op, c.opset) for c in all_cases()}
     names = {v.name for v in table()}
     assert names == {op for op, _ in tested}
 
@@ -536,7 +543,9 @@ def test_every_version_is_here() -> None:
         later = [v.since for v in table() if v.name == version.name and v.since > version.since]
         until = min(later, default=99)
         if version.since >= 7 or until > 7:
-            here = [c for c in CASES if c.op == version.name and version.since <= c.opset < until]
+            here = [
+                c for c in all_cases() if c.op == version.name and version.since <= c.opset < until
+            ]
             if not here:
                 missing.append(f"{version.name}-{version.since}")
     assert not missing

@@ -5,7 +5,8 @@ operands (`at`), which is all that fusion and code generation know of an operati
 
 - `Pointwise`: an expression of operand elements at mapped indices (elementwise operations, data movement, gather, iota);
 - `Reduction`: such an expression, combined over further axes; `Contraction` is a sum of products of two operands;
-- `Scatter`: elements of an operand added into places chosen by another operand;
+- `Scatter`: elements of an operand combined into places chosen by another operand;
+- `Running`: elements that follow from the ones before them along an axis (running sums, recurrences);
 - `Composite`: a formula of other operations, differentiated first and decomposed late.
 """
 
@@ -253,10 +254,15 @@ class Contraction(Reduction):
 
 
 class Scatter(Op):
-    """`result = operand 0`, plus every element of operand 2 added at the place that `place` names, in row-major order.
+    """`result = operand 0`, then every element of operand 2 combined into the place that `place` names, in row-major order.
 
-    Operand 1 holds the integer indices.
+    Operand 1 holds the integer indices. `combine` is `add`, `mul`, `max`, `min` or `set` (the last writer wins).
     """
+
+    @property
+    def combine(self) -> str:
+        """How an element and what stands at its place are combined."""
+        return "add"
 
     def place(
         self,
@@ -269,6 +275,27 @@ class Scatter(Op):
 
         Dimensions of `point` that stand as plain axes in the result are independent of each other.
         """
+        raise NotImplementedError(self.name)
+
+
+class Running(Scatter):
+    """An operation with one result that is made along `axis` in order: each element may read those made before.
+
+    The other dimensions are independent of each other.
+    """
+
+    axis: int
+    reverse: bool
+
+    def step(
+        self,
+        s: ScalarOps[T],
+        index: tuple[Affine, ...],
+        types: tuple[TensorType, ...],
+        made: Read[T],
+        *reads: Read[T],
+    ) -> T:
+        """Return the result element at `index`; `made` reads the result, at elements that come earlier."""
         raise NotImplementedError(self.name)
 
 

@@ -5,7 +5,7 @@
           | Store(buffer, axes, index, value)         for every point of the outer axes and `axes`
     LoopKernel        = axes, stages                  maps, row kernels, reductions: stages run in order at each outer point
     ContractionKernel = batch, m, n, k axes, a, b, stages    Temp("acc") = sum over k of a*b; the stages are the epilogue
-    ScatterKernel     = updates added into a buffer in a fixed order
+    ScatterKernel     = updates combined into a buffer in a fixed order
 
 Expressions are made by one `ExprBuilder` per kernel, which shares equal ones, so that identity is equality inside a kernel.
 """
@@ -257,7 +257,8 @@ class ScatterKernel:
     """`target[outer, index[point], inner] += update[...]`, in row-major order of the points for each target element.
 
     `axes` are independent (the dimensions that the scatter does not cross); `points` run in order. `target` starts with its
-    present content, so a launch that fills or copies it comes before.
+    present content, so a launch that fills or copies it comes before. `combine` is `add`, `mul`, `max`, `min` or `set`; with
+    `set`, `value` may load what earlier points have written to the target.
     """
 
     name: str
@@ -268,6 +269,7 @@ class ScatterKernel:
     index: tuple[Affine | Expr, ...]
     value: Expr
     loc: Loc | None = None
+    combine: str = "add"
 
 
 Kernel = LoopKernel | ContractionKernel | ScatterKernel

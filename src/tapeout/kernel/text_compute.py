@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tapeout.ir.affine import Axis
 
 _LONG = 72
+_COMBINE = {"add": "+=", "mul": "*=", "set": "="}
 
 
 def print_compute(kernel: compute.Kernel) -> str:
@@ -144,7 +145,8 @@ class _Printer:
         self.line(f"for {_axes(k.axes)}, in order {_axes(k.points)}")
         self.indent = "    "
         value = self.spell(k.value)
-        self.line(f"{spell_name(k.target)}[{self.index(k.index)}] += {value}")
+        sign = _COMBINE.get(k.combine, f"{k.combine}=")
+        self.line(f"{spell_name(k.target)}[{self.index(k.index)}] {sign} {value}")
 
     def contraction(self, k: compute.ContractionKernel) -> None:
         outer = (*k.batch, *k.m, *k.n)

@@ -34,7 +34,8 @@ def _counted(s: ScalarOps[T], index: T, n: int) -> T:
     return s.select(s.compare("lt", at, s.const(0, i64)), s.add(at, s.const(n, i64)), at)
 
 
-def _out_of_range(indices: Sym, n: int, name: str) -> tuple[Sym, str]:
+def out_of_range(indices: Sym, n: int, name: str) -> tuple[Sym, str]:
+    """Return whether any index lies outside of -n..n-1, and what to tell the user."""
     bad = (
         (indices < indices.like(-n)) | (indices >= indices.like(n))
         if indices.dtype.kind == "i"
@@ -83,7 +84,7 @@ class Take(Pointwise):
 
     def precondition(self, operands: tuple[Sym, ...]) -> tuple[Sym, str] | None:
         """Every index must lie in range."""
-        return _out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
+        return out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
 
 
 @register
@@ -134,7 +135,7 @@ class ScatterAdd(Scatter):
 
     def precondition(self, operands: tuple[Sym, ...]) -> tuple[Sym, str] | None:
         """Every index must lie in range."""
-        return _out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
+        return out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
 
 
 @register
@@ -188,7 +189,7 @@ class TakeAlong(Pointwise):
 
     def precondition(self, operands: tuple[Sym, ...]) -> tuple[Sym, str] | None:
         """Every index must lie in range."""
-        return _out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
+        return out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
 
 
 @register
@@ -238,4 +239,4 @@ class ScatterAddAlong(Scatter):
 
     def precondition(self, operands: tuple[Sym, ...]) -> tuple[Sym, str] | None:
         """Every index must lie in range."""
-        return _out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)
+        return out_of_range(operands[1], int(operands[0].shape[self.axis]), self.name)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tapeout.ir.affine import Affine, Guard
-from tapeout.ir.dtype import bool_, i32
+from tapeout.ir.affine import Affine
+from tapeout.ir.dtype import i32
 from tapeout.ir.op import Array, Reduction, register
 from tapeout.ir.type import Shape, TensorType
 from tapeout.ops.exact import rounded, wide
@@ -284,58 +284,3 @@ class ArgMin(_ArgReduction):
     def reference(self, *arrays: Array) -> Array:
         """Return numpy's argmin."""
         return np.asarray(np.argmin(self._flat(arrays[0]), axis=-1), np.int32)
-
-
-@register
-class CumSum(Reduction):
-    """`y[i] = sum of x[j]` for `j <= i` (`<` if exclusive, from the other end if reverse)."""
-
-    name = "cumsum"
-    axis: int
-    exclusive: bool = False
-    reverse: bool = False
-
-    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        """Return the operand's type."""
-        (x,) = types
-        if not 0 <= self.axis < x.rank or x.dtype == bool_:
-            raise ShapeError(f"cumsum: axis {self.axis} of {x}")
-        return (x,)
-
-    def reference(self, *arrays: Array) -> Array:
-        """Return the running sums."""
-        x = wide(arrays[0])
-        x = np.flip(x, self.axis) if self.reverse else x
-        y = np.cumsum(x, axis=self.axis, dtype=x.dtype)
-        if self.exclusive and x.shape[self.axis]:
-            y = np.roll(y, 1, self.axis)
-            y[(slice(None),) * self.axis + (0,)] = 0
-        return rounded(np.flip(y, self.axis) if self.reverse else y, arrays[0].dtype)
-
-    def reduced(self, *types: TensorType) -> Shape:
-        """Return the size of the axis."""
-        return (types[0].shape[self.axis],)
-
-    def at(
-        self,
-        s: ScalarOps[T],
-        index: tuple[Affine, ...],
-        reduced: tuple[Affine, ...],
-        types: tuple[TensorType, ...],
-        *reads: Read[T],
-    ) -> T:
-        """Return the element at the running place, zero beyond."""
-        n = types[0].shape[self.axis]
-        ahead = reduced[0] - index[self.axis] if self.reverse else index[self.axis] - reduced[0]
-        guard = Guard(ahead, 1 if self.exclusive else 0, n)
-        return reads[0]([*index[: self.axis], reduced[0], *index[self.axis + 1 :]], [guard])
-
-    def pullback(
-        self, cotangents: Cotangents, operands: tuple[Sym, ...], results: tuple[Sym, ...]
-    ) -> Cotangents:
-        """Sum from the other end."""
-        (dy,) = cotangents
-        assert dy is not None
-        return (
-            dy.emit(CumSum(axis=self.axis, exclusive=self.exclusive, reverse=not self.reverse), dy),
-        )

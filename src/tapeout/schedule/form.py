@@ -62,7 +62,7 @@ def kernel_form(kernel: Kernel) -> Form:
         factors = (form(kernel.a), form(kernel.b), kernel.accumulate.name)
         return ("contraction", kernel.buffers, axes, factors, tuple(map(_stage, kernel.stages)))
     at = tuple(i if isinstance(i, Affine) else form(i) for i in kernel.index)
-    over = (kernel.axes, kernel.points)
+    over = (kernel.axes, kernel.points, kernel.combine)
     return ("scatter", kernel.buffers, over, kernel.target, at, form(kernel.value))
 
 

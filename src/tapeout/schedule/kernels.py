@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, index_of
 from tapeout.ir.dtype import BY_NAME, DType, bool_
-from tapeout.ir.op import Contraction, Reduction, Scatter
+from tapeout.ir.op import Contraction, Reduction, Running, Scatter
 from tapeout.ir.type import TensorType
 from tapeout.kernel import compute
 from tapeout.kernel.compute import (
@@ -34,9 +34,10 @@ from tapeout.support.errors import CompileError
 from tapeout.support.loc import UNKNOWN, Loc
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     from tapeout.ir.graph import Node, Value
+    from tapeout.ir.op import Read
     from tapeout.ir.scalar import ScalarOps
     from tapeout.schedule.element import Index
     from tapeout.schedule.model import Frame
@@ -258,9 +259,46 @@ def _roles(
     return batch, m, n
 
 
-def _scatter(kernels: Kernels, group: Group) -> list[Work]:
-    """Return the kernel that copies operand 0, then the one that adds to it."""
+def _running(kernels: Kernels, group: Group) -> Work:
+    """Return the kernel that makes the result in order along its axis, reading what it has written."""
     node = group.anchor
+    op, (result,) = node.op, node.results
+    assert isinstance(op, Running)
+    home = kernels.homes[result]
+    body = _Body(kernels, group)
+    own = own_axes(result.type.shape, "r")
+    place = list(index_of(own))
+    if op.reverse:
+        place[op.axis] = place[op.axis] * -1 + (own[op.axis].extent - 1)
+    at = tuple(place)
+    reads = [partial(body.elements.read, v) for v in node.operands]
+    types = tuple(v.type for v in node.operands)
+    s: ScalarOps[Expr] = body.s
+    value = op.step(s, at, types, _reader(body.scope, home), *reads)
+    target = body.scope.buffer(home, "w").name
+    axes = tuple(a for d, a in enumerate(own) if d != op.axis)
+    kernel = ScatterKernel(
+        "", body.scope.buffers, axes, (own[op.axis],), target, at, value, node.loc, "set"
+    )
+    return _work(kernel, body.scope, group)
+
+
+def _reader(scope: Scope, home: Home) -> Read[Expr]:
+    """Return what reads elements of a home."""
+
+    def read(
+        index: Sequence[Affine | Expr], where: Sequence[Guard] = (), other: float = 0.0
+    ) -> Expr:
+        return scope.load(home, tuple(index), where, other)
+
+    return read
+
+
+def _scatter(kernels: Kernels, group: Group) -> list[Work]:
+    """Return the kernel that copies operand 0, then the one that combines the updates into it."""
+    node = group.anchor
+    if isinstance(node.op, Running):
+        return [_running(kernels, group)]
     assert isinstance(node.op, Scatter)
     base, indices, updates = node.operands
     home = kernels.homes[node.results[0]]
@@ -281,7 +319,9 @@ def _scatter(kernels: Kernels, group: Group) -> list[Work]:
     independent = {plain_axis(p) for p in place if isinstance(p, Affine)}
     axes = tuple(a for a in own if a in independent)
     points = tuple(a for a in own if a not in independent)
-    kernel = ScatterKernel("", body.scope.buffers, axes, points, target, place, value, node.loc)
+    kernel = ScatterKernel(
+        "", body.scope.buffers, axes, points, target, place, value, node.loc, node.op.combine
+    )
     return [_work(first, start.scope, group), _work(kernel, body.scope, group)]
 
 

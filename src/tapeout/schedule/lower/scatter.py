@@ -108,8 +108,11 @@ class _Scatter:
             flat = flat - Affine.of(place.lane)
         rest = w.index(flat)
         at = rest if start is None else w.apply("add", start, rest)
+        if k.combine == "set":
+            w.store(k.target, at, w.splat(value, place.lanes), place.active)
+            return
         old = w.load(k.target, self.target.dtype, at, place.lanes, place.active)
-        w.store(k.target, at, w.apply("add", old, value), place.active)
+        w.store(k.target, at, w.apply(k.combine, old, value), place.active)
 
 
 def _axes(e: Expr) -> tuple[Axis, ...]:

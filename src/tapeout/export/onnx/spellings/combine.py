@@ -6,10 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from tapeout.export.onnx.table import spells
-from tapeout.ir.dtype import DType, bool_, i32, i64
-from tapeout.ops import reduce as rd
+from tapeout.export.onnx.writer import ELEMENT_TYPES
+from tapeout.ir.dtype import DType, bf16, bool_, f32, i32, i64
+from tapeout.ops.running import CumSum, Recurrence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
     from tapeout.export.onnx.writer import Writer
     from tapeout.ir.graph import Node
 
@@ -101,10 +106,55 @@ def _place(w: Writer, node: Node, op_type: str, x: str) -> str:
     return w.cast(found, i32)
 
 
+@spells("recurrence")
+def recurrence(w: Writer, node: Node, a: str, b: str) -> str:
+    """A Scan whose body is one step."""
+    op, type_ = node.op, node.results[0].type
+    assert isinstance(op, Recurrence)
+    dtype = f32 if type_.dtype == bf16 else type_.dtype  # runtimes lack products of bf16
+    a, b = (x if dtype == type_.dtype else w.cast(x, dtype) for x in (a, b))
+    axis, turned = [int(op.axis)], int(op.reverse)
+    start = w.emit("Expand", w.scalar(0, dtype), w.ints(_without(type_.shape, op.axis)))
+    ends = w.fresh("v")
+    made = w.emit(
+        "Scan",
+        start,
+        a,
+        b,
+        body=_one_step(ELEMENT_TYPES[dtype]),
+        num_scan_inputs=2,
+        scan_input_axes=axis * 2,
+        scan_input_directions=[turned] * 2,
+        scan_output_axes=axis,
+        scan_output_directions=[turned],
+    )
+    w.nodes[-1].output[:] = [ends, made]
+    return made if dtype == type_.dtype else w.cast(made, type_.dtype)
+
+
+def _without(shape: Sequence[int], axis: int) -> list[int]:
+    return [n for d, n in enumerate(shape) if d != axis]
+
+
+def _one_step(element: int) -> onnx.GraphProto:
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Mul", ["a", "before"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["after"]),
+        helper.make_node("Identity", ["after"], ["shown"]),
+    ]
+    read, made = (
+        [helper.make_tensor_value_info(n, element, None) for n in names]
+        for names in (("before", "a", "b"), ("after", "shown"))
+    )
+    return helper.make_graph(nodes, "step", read, made)
+
+
 @spells("cumsum")
 def cumsum(w: Writer, node: Node, x: str) -> str:
     op, dtype = node.op, node.operands[0].type.dtype
-    assert isinstance(op, rd.CumSum)
+    assert isinstance(op, CumSum)
     through = _wrapping(dtype)
     axis = w.scalar(op.axis, i64)
     flags = {"exclusive": int(op.exclusive), "reverse": int(op.reverse)}

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from tapeout.export.onnx.table import spells
 from tapeout.ir.dtype import i64
-from tapeout.ops import gather
+from tapeout.ir.op import Scatter
+from tapeout.ops import gather, scatter
 
 if TYPE_CHECKING:
     from tapeout.export.onnx.writer import Writer
@@ -30,17 +31,24 @@ def take_along(w: Writer, node: Node, x: str, indices: str) -> str:
     return w.emit("GatherElements", x, _indices(w, node, indices), axis=int(node.op.axis))
 
 
+@spells("scatter_along")
 @spells("scatter_add_along")
-def scatter_add_along(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
-    assert isinstance(node.op, gather.ScatterAddAlong)
-    at = _indices(w, node, indices)
-    return w.emit("ScatterElements", x, at, updates, axis=int(node.op.axis), reduction="add")
+def scatter_along(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
+    assert isinstance(node.op, gather.ScatterAddAlong | scatter.ScatterAlong)
+    at, how = _indices(w, node, indices), _reduction(node)
+    return w.emit("ScatterElements", x, at, updates, axis=int(node.op.axis), reduction=how)
 
 
+def _reduction(node: Node) -> str:
+    assert isinstance(node.op, Scatter)
+    return "none" if node.op.combine == "set" else node.op.combine
+
+
+@spells("scatter")
 @spells("scatter_add")
-def scatter_add(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
+def scatter_rows(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
     """ScatterND chooses along the first dimension, so the axis goes there and comes back."""
-    assert isinstance(node.op, gather.ScatterAdd)
+    assert isinstance(node.op, gather.ScatterAdd | scatter.ScatterRows)
     axis, rank = node.op.axis, node.operands[0].type.rank
     at, n = node.operands[1].type, node.operands[1].type.rank
     there = [axis, *(d for d in range(rank) if d != axis)]
@@ -48,5 +56,5 @@ def scatter_add(w: Writer, node: Node, x: str, indices: str, updates: str) -> st
     rows = [*chosen, *(d for d in range(rank + n - 1) if d not in chosen)]
     numbers = w.reshape(_indices(w, node, indices), [*at.shape, 1])
     moved, added = w.transpose(x, there), w.transpose(updates, rows)
-    made = w.emit("ScatterND", moved, numbers, added, reduction="add")
+    made = w.emit("ScatterND", moved, numbers, added, reduction=_reduction(node))
     return w.transpose(made, [there.index(d) for d in range(rank)])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import i64
+from tapeout.ops.composite import index as ix
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -20,6 +21,41 @@ def gather(call: Call, data: Sym, indices: Sym) -> Sym:
 @op("GatherElements", since=11)
 def gather_elements(call: Call, data: Sym, indices: Sym) -> Sym:
     return data.take_along(indices, call.axis(call.integer("axis", 0), data.rank))
+
+
+@op("GatherND", since=11)
+def gather_nd(call: Call, data: Sym, indices: Sym) -> Sym:
+    batch = call.integer("batch_dims", 0)
+    call.require(0 <= batch < min(data.rank, indices.rank), f"batch_dims is {batch}")
+    return ix.gather_nd(data, indices, batch)
+
+
+# How ONNX and the graph call what becomes of several updates of one place.
+_REDUCTIONS = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+def _reduction(call: Call, words: tuple[str, ...]) -> str:
+    return _REDUCTIONS[call.choice("reduction", words, "none")]
+
+
+@op("Scatter", "ScatterElements", since=9)
+def scatter_elements_plain(call: Call, data: Sym, indices: Sym, updates: Sym) -> Sym:
+    axis = call.axis(call.integer("axis", 0), data.rank)
+    return ix.scatter_along(data, indices, updates, axis)
+
+
+@op("ScatterElements", since=16)
+def scatter_elements(call: Call, data: Sym, indices: Sym, updates: Sym) -> Sym:
+    axis = call.axis(call.integer("axis", 0), data.rank)
+    how = _reduction(call, tuple(_REDUCTIONS) if call.opset >= 18 else ("none", "add", "mul"))
+    return ix.scatter_along(data, indices, updates, axis, how)
+
+
+@op("ScatterND", since=11)
+def scatter_nd(call: Call, data: Sym, indices: Sym, updates: Sym) -> Sym:
+    words = tuple(_REDUCTIONS) if call.opset >= 18 else ("none", "add", "mul")
+    how = _reduction(call, words) if call.opset >= 16 else "set"
+    return ix.scatter_nd(data, indices, updates, how)
 
 
 @op("OneHot", since=9, note="depth: known at import")

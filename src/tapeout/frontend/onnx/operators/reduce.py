@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.registry import add, op
-from tapeout.ir.dtype import bool_, i64
+from tapeout.ir.dtype import bool_, f32, i64
 from tapeout.ops.composite.softmax import logsumexp
-from tapeout.ops.reduce import CumSum
+from tapeout.ops.running import CumSum, cumulative_product
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -153,7 +153,19 @@ def flattened(call: Call, x: Sym, axis: int, rows: Callable[[Sym], Sym]) -> Sym:
 def cumulative_sum(call: Call, x: Sym, axis: Sym) -> Sym:
     at = call.axis(int(call.scalar(axis, "the axis")), x.rank)
     exclusive, backwards = call.flag("exclusive"), call.flag("reverse")
-    return x.emit(CumSum(axis=at, exclusive=exclusive, reverse=backwards), x)
+    short = x.dtype.is_float and x.dtype.bits == 16
+    wide = x.cast(f32) if short else x  # so that it is rounded once, not at every element
+    total = wide.emit(CumSum(axis=at, exclusive=exclusive, reverse=backwards), wide)
+    return total.cast(x.dtype)
+
+
+@op("CumProd", since=26, note="axis: known at import")
+def cumulative_product_(call: Call, x: Sym, axis: Sym) -> Sym:
+    at = call.axis(int(call.scalar(axis, "the axis")), x.rank)
+    exclusive, backwards = call.flag("exclusive"), call.flag("reverse")
+    short = x.dtype.is_float and x.dtype.bits == 16
+    wide = x.cast(f32) if short else x
+    return cumulative_product(wide, at, exclusive=exclusive, reverse=backwards).cast(x.dtype)
 
 
 @op("LpNormalization", since=1)

@@ -1,0 +1,95 @@
+"""More operators against onnxruntime, or against onnx's own reference where onnxruntime has none: a model of one node each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.onnx_models import Array, one_node, run, run_elsewhere
+from tests.tolerances import close
+from tests.unit.test_onnx_operators import Case, numbers, scalar
+
+F32, I64 = np.float32, np.int64
+
+
+def rows(*numbers: tuple[int, ...]) -> Array:
+    return np.array(numbers, I64)
+
+
+def scatters() -> Iterator[Case]:
+    at = np.array([[0, 2, -1], [1, 1, 0]], I64)
+    yield Case("GatherND", 11, ((3, 4, 2), rows((0, 1), (-1, 2), (2, -4))), kind="exact")
+    yield Case(
+        "GatherND",
+        12,
+        ((3, 4, 2), np.array([[[1], [0]], [[3], [-1]], [[2], [2]]])),
+        {"batch_dims": 1},
+        kind="exact",
+    )
+    yield Case("GatherND", 13, ((2, 3), rows((0,), (1,), (1,))), kind="exact")
+    for op in ("Scatter", "ScatterElements"):
+        yield Case(
+            op,
+            9 if op == "Scatter" else 11,
+            ((3, 3), rows((1, 0, 2), (0, 2, 1)), (2, 3)),
+            kind="exact",
+        )
+    for how in ("none", "add", "mul", "max", "min"):
+        places = at if how != "none" else rows((0, 2, 1), (1, 2, 0))
+        opset = 16 if how in ("none", "add", "mul") else 18
+        k = "reduction"
+        yield Case(
+            "ScatterElements",
+            opset,
+            ((3, 4), places, (2, 3)),
+            {"axis": 1, "reduction": how},
+            kind=k,
+        )
+        nd = rows((0, 1), (2, -1)) if how == "none" else rows((0, 1), (0, 1), (2, -1))
+        yield Case("ScatterND", opset, ((3, 4, 2), nd, (len(nd), 2)), {"reduction": how}, kind=k)
+    yield Case("ScatterND", 11, ((4, 2), rows((3,), (0,)), (2, 2)), kind="exact")
+    yield Case(
+        "ScatterElements",
+        18,
+        (numbers(np.int32, 3, 3), rows((0, 0, 0)), numbers(np.int32, 1, 3)),
+        {"reduction": "add"},
+        kind="exact",
+    )
+    for flags in ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1}):
+        yield Case("CumProd", 26, ((3, 4), scalar(1)), flags, kind="reduction", stored=(1,))
+    yield Case("CumProd", 26, (numbers(np.int32, 3, 4), scalar(-2)), kind="exact", stored=(1,))
+
+
+CASES = [*scatters()]
+
+
+def expected(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Array]:
+    """Run a model in onnxruntime, or in onnx's reference if it has no kernel."""
+    import onnxruntime
+    from onnx.reference import ReferenceEvaluator
+
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        return run_elsewhere(made, feed)
+    except (state.NotImplemented, state.Fail, state.InvalidGraph, state.InvalidArgument):
+        found = ReferenceEvaluator(made).run(None, feed)
+        return dict(zip((o.name for o in made.graph.output), map(np.asarray, found), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_as_elsewhere(case: Case) -> None:
+    operands = case.draw()
+    stored = tuple(f"x{i}" for i in case.stored)
+    made = one_node(
+        case.op, operands, opset=case.opset, outputs=case.outputs, stored=stored, **case.attributes
+    )
+    feed = {n: a for n, a in operands.items() if a is not None}
+    want = expected(made, {n: a for n, a in feed.items() if n not in stored})
+    values = {f"x{i}": operands[f"x{i}"] for i in case.values}
+    got = run(made, feed, mode="as-exported", values=values)
+    assert list(got) == list(want)
+    for name, array in want.items():
+        close(got[name], array, case.kind, factor=4, reason="two implementations, both in f32")
