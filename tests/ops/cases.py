@@ -121,13 +121,20 @@ class Case:
 
 def all_cases() -> list[Case]:
     """Return the whole table."""
-    from tests.ops import composite_cases, contraction_cases, elementwise_cases, movement_cases
+    from tests.ops import (
+        attention_cases,
+        composite_cases,
+        contraction_cases,
+        elementwise_cases,
+        movement_cases,
+    )
 
     return [
         *elementwise_cases.CASES,
         *movement_cases.CASES,
         *contraction_cases.CASES,
         *composite_cases.CASES,
+        *attention_cases.CASES,
     ]
 
 

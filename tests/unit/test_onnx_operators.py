@@ -491,7 +491,26 @@ def losses() -> Iterator[Case]:
     yield Case("SoftmaxCrossEntropyLoss", 13, ((4, 3), labels), outputs=2, kind=R)
 
 
+Q3, K3, V3 = (2, 4, 12), (2, 6, 6), (2, 6, 4)
+Q4, K4, V4 = (2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 2)
+
+
+def attention() -> Iterator[Case]:
+    heads = {"q_num_heads": 4, "kv_num_heads": 2}
+    lengths = ints(4, 6)
+    for opset in (23, 24):
+        yield Case("Attention", opset, (Q4, K4, V4), {"is_causal": 1}, kind="reduction")
+        yield Case("Attention", opset, (Q3, K3, V3), {**heads, "scale": 0.3}, kind="reduction")
+        masked = (Q4, K4, V4, positive(4, 6) > 1)
+        yield Case("Attention", opset, masked, {"is_causal": 1}, kind="reduction")
+        past = (Q4, K4, V4, (4, 9), (2, 3, 3, 5), (2, 3, 3, 2))
+        yield Case("Attention", opset, past, {"softcap": 1.5}, outputs=3, kind="reduction")
+    padded = (Q4, K4, V4, None, None, None, lengths)
+    yield Case("Attention", 24, padded, kind="reduction")
+
+
 CASES = [
+    *attention(),
     *unary(), *binary(), *many(), *activations(), *movement(), *indices(), *constants(), *reductions(), *products(),
     *pools(), *losses(), *spread(),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from tapeout.frontend.onnx.operators import (
     activation,
+    attention,
     constants,
     index,
     logic,
@@ -15,6 +16,7 @@ from tapeout.frontend.onnx.operators import (
 
 __all__ = [
     "activation",
+    "attention",
     "constants",
     "index",
     "logic",
