@@ -9,6 +9,7 @@ import numpy as np
 
 from tapeout.ir import dtype as dt
 from tapeout.ops.composite.loss import SoftmaxCrossEntropy
+from tapeout.ops.composite.norm import BatchNorm, Normalize, RmsNorm
 from tapeout.ops.composite.pool import MaxPool
 from tapeout.ops.composite.softmax import LogSoftmax, LogSumExp, Softmax
 from tests.ops.cases import Case, Operand
@@ -175,4 +176,38 @@ POOLS = [
     *pool((1, 1, 4, 4), (2, 2), special=(math.nan, 1, math.nan, 2, 3, -INF, 5)),
 ]
 
-CASES = [*SOFTMAX, *LOSSES, *POOLS]
+
+def norm(
+    op: Composite, shape: tuple[int, ...], *affine: tuple[int, ...], **more: Any
+) -> list[Case]:
+    """Return rows with as many of scale and bias as shapes are given; the oracle is the definition in f64."""
+    return [
+        Case(
+            op,
+            (
+                Operand(d, shape, **more),
+                *(Operand(d, s, low, 2.0) for s, low in zip(affine, (0.5, -2.0), strict=False)),
+            ),
+            "reduction",
+            op.reference,
+            order=0 if more else 2,
+            at=False,
+        )
+        for d in FLOATS
+    ]
+
+
+NORMS = [
+    *norm(BatchNorm(axes=(0, 2)), (3, 2, 4), (2,), (2,)),
+    *norm(BatchNorm(axes=(0,), epsilon=0.1), (4, 3), (3,)),
+    *norm(BatchNorm(axes=(0,)), (4, 2, 2)),
+    *norm(Normalize(axes=(1,), places=(1,)), (3, 4), (4,), (4,)),
+    *norm(Normalize(axes=(1, 2), places=(1, 2)), (2, 3, 2), (3, 2)),
+    *norm(Normalize(axes=(2, 3), places=(1,)), (2, 3, 2, 2), (3,), (3,)),
+    *norm(Normalize(axes=(2, 3), places=(1, 2)), (2, 2, 3, 2), (2, 3), (2, 3)),
+    *norm(Normalize(axes=(0, 2), places=()), (3, 2, 2)),
+    *norm(RmsNorm(axes=(1,)), (3, 4), (4,)),
+    *norm(RmsNorm(axes=(1, 2), epsilon=0.1), (2, 3, 2)),
+]
+
+CASES = [*SOFTMAX, *LOSSES, *POOLS, *NORMS]

@@ -543,10 +543,10 @@ def test_as_onnxruntime(case: Case) -> None:
 
 
 def all_cases() -> list[Case]:
-    """Return the rows of this file and of the next."""
-    from tests.unit import test_onnx_more_operators
+    """Return the rows of this file and of those that go on with it."""
+    from tests.unit import test_onnx_more_operators, test_onnx_norm_operators
 
-    return [*CASES, *test_onnx_more_operators.CASES]
+    return [*CASES, *test_onnx_more_operators.CASES, *test_onnx_norm_operators.CASES]
 
 
 def test_every_operator_is_here() -> None:

@@ -14,7 +14,7 @@ from tapeout.api.batches import Batch, Data, DataSource, array_of, fit_array, no
 from tapeout.api.binding import bind_dims
 from tapeout.api.history import History, StepResult
 from tapeout.api.session import CheckFailed, Entry, Session
-from tapeout.api.views import Hyperparameters, Parameters
+from tapeout.api.views import Hyperparameters, Parameters, State
 from tapeout.driver.step import (
     GRAD,
     GRADIENT_NOT_FINITE,
@@ -119,6 +119,7 @@ class Trainer:
         self.label_names = [v.name for v in preview.inputs if v.name not in model.input]
         self.input_names = [v.name for v in model.inputs]
         self.parameters = Parameters(self.session, model)
+        self.state = State(self.session, model)
         self.hyperparameters = Hyperparameters(self.session)
         if not model.dims:
             self._entry("step" if optimizer else "gradients", {}, {})
@@ -329,13 +330,13 @@ class Trainer:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def export_onnx(self, path: str | Path) -> None:
-        """Write the original ONNX file with only trained initializers changed (or a new file for a graph made in Python)."""
+        """Write the original ONNX file with only trained initializers and statistics changed (or a new file for a graph made in Python)."""
         from tapeout.api.files import export_onnx
 
         export_onnx(self, path)
 
     def save_weights(self, path: str | Path) -> None:
-        """Write the parameters as safetensors."""
+        """Write the parameters and statistics as safetensors."""
         from tapeout.api.files import save_weights
 
         save_weights(self, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from tapeout.api.session import Session
     from tapeout.ir.graph import Graph
     from tapeout.ir.op import Array
+    from tapeout.ir.type import TensorType
 
 
-class Parameters(MutableMapping[str, Any]):
-    """Parameters by name: a copy on read, shape and dtype checked on assignment."""
+class Variables(MutableMapping[str, Any]):
+    """Variables by name: a copy on read, shape and dtype checked on assignment."""
+
+    kind: ClassVar[str]
 
     def __init__(self, session: Session, model: Graph) -> None:
-        """Show the parameters of a model."""
-        self._session, self._known = session, model.parameters
+        """Show the variables of a model that are of the kind."""
+        self._session = session
+        self._known = {v.name: v for v in model.variables if v.kind == self.kind}
 
     def __getitem__(self, name: str) -> Array:
         return self._session.read(self._check(name))
@@ -31,13 +35,17 @@ class Parameters(MutableMapping[str, Any]):
         self._session.write(name, fit_array(name, value, self._known[self._check(name)].type))
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError("parameters cannot be deleted")
+        raise TypeError(f"a {self.kind} cannot be deleted")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def type(self, name: str) -> TensorType:
+        """Return element type and shape of a variable."""
+        return self._known[self._check(name)].type
 
     def update_all(self, arrays: Mapping[str, Any]) -> None:
         """Assign many at once; nothing is assigned unless all fit."""
@@ -47,8 +55,20 @@ class Parameters(MutableMapping[str, Any]):
 
     def _check(self, name: str) -> str:
         if name not in self._known:
-            raise OptionError(f"no parameter is called {name!r}", hint=nearest(name, self._known))
+            raise OptionError(f"no {self.kind} is called {name!r}", hint=nearest(name, self._known))
         return name
+
+
+class Parameters(Variables):
+    """The parameters of the model."""
+
+    kind = "parameter"
+
+
+class State(Variables):
+    """The states of the model, such as running statistics; those of the optimiser are not among them."""
+
+    kind = "state"
 
 
 class Hyperparameters(MutableMapping[str, float]):
