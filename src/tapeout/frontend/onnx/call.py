@@ -225,11 +225,6 @@ class Call:
         self.require(len(set(normal)) == len(normal), f"axes {list(axes)} name an axis twice")
         return tuple(sorted(normal))
 
-    def latest(self, state: Sym) -> Sym:
-        """Return what a state becomes by the nodes so far: itself, or its update."""
-        update = self.builder.updates.get(state.value.name) if state.value.name else None
-        return state if update is None else Sym(self.builder, update)
-
     def update(self, state: Sym, value: Sym, what: str, *, needed: bool) -> None:
         """Say what a state becomes after a training step.
 
