@@ -11,6 +11,7 @@ from tapeout.ir import dtype as dt
 from tapeout.ops.composite.loss import SoftmaxCrossEntropy
 from tapeout.ops.composite.norm import BatchNorm, Normalize, RmsNorm
 from tapeout.ops.composite.pool import MaxPool
+from tapeout.ops.composite.resample import Resample, transposed
 from tapeout.ops.composite.softmax import LogSoftmax, LogSumExp, Softmax
 from tests.ops.cases import Case, Operand
 
@@ -210,4 +211,39 @@ NORMS = [
     *norm(RmsNorm(axes=(1, 2), epsilon=0.1), (2, 3, 2)),
 ]
 
-CASES = [*SOFTMAX, *LOSSES, *POOLS, *NORMS]
+
+def resampled(axis: int) -> Callable[..., Array]:
+    """Return the definition of resampling as a loop over the result."""
+
+    def run(x: Array, places: Array, weights: Array, *_: Array) -> Array:
+        moved = np.moveaxis(x, axis, 0).astype(np.float64)
+        y = [
+            sum(w * moved[p] for p, w in zip(at, ws, strict=True))
+            for at, ws in zip(places.T, weights.T.astype(np.float64), strict=True)
+        ]
+        return np.moveaxis(np.stack(y), 0, axis).astype(x.dtype)
+
+    return run
+
+
+def resamplings() -> list[Case]:
+    """Return rows with few terms, and with so many that they are a reduction."""
+    out = []
+    for axis, shape, terms in ((0, (5,), 2), (1, (2, 4, 3), 3), (2, (2, 2, 5), 11)):
+        rng = np.random.default_rng(terms)
+        places = rng.integers(0, shape[axis], (7, terms))
+        weights = rng.uniform(-1, 1, (7, terms)).round(3)
+        for d in (dt.f64, dt.f32):
+            tables = [places, weights, *transposed(places, weights.astype(d.numpy), shape[axis])]
+            operands = [
+                Operand(k, t.T.shape, values=tuple(t.T.ravel().tolist()))
+                for t, k in zip(tables, (dt.i32, d, dt.i32, d), strict=True)
+            ]
+            x = Operand(d, shape)
+            out.append(
+                Case(Resample(axis=axis), (x, *operands), "reduction", resampled(axis), 1, at=False)
+            )
+    return out
+
+
+CASES = [*resamplings(), *SOFTMAX, *LOSSES, *POOLS, *NORMS]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.onnx_models import Array, one_node, run, run_elsewhere
 from tests.tolerances import close
-from tests.unit.test_onnx_operators import Case, numbers, scalar
+from tests.unit.test_onnx_operators import Case, ints, numbers, scalar
 
 F32, I64 = np.float32, np.int64
 
@@ -63,7 +63,64 @@ def scatters() -> Iterator[Case]:
     yield Case("CumProd", 26, (numbers(np.int32, 3, 4), scalar(-2)), kind="exact", stored=(1,))
 
 
-CASES = [*scatters()]
+def resizes() -> Iterator[Case]:
+    T = "network"  # onnxruntime computes places in f32
+    none = None
+    up = np.array([1, 1, 2, 1.5], F32)
+    yield Case("Upsample", 7, ((1, 2, 3, 4),), {"scales": [1.0, 1.0, 2.0, 3.0]}, kind="exact")
+    yield Case("Upsample", 9, ((1, 2, 3, 4), up), {"mode": "linear"}, kind=T, stored=(1,))
+    for scales in (up, np.array([1, 1, 0.5, 0.75], F32)):
+        yield Case("Resize", 10, ((1, 2, 4, 8), scales), kind="exact", stored=(1,))
+        yield Case("Resize", 10, ((1, 2, 4, 8), scales), {"mode": "linear"}, kind=T, stored=(1,))
+    for coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"):
+        how = {"coordinate_transformation_mode": coordinates}
+        for mode in ("linear", "cubic"):
+            for sizes in (ints(2, 2, 7, 9), ints(2, 2, 2, 3), ints(2, 2, 1, 4)):
+                x = ((2, 2, 4, 6), none, none, sizes)
+                yield Case("Resize", 13, x, {**how, "mode": mode}, kind=T, stored=(3,))
+        for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
+            x = ((1, 1, 4, 6), none, np.array([1, 1, 1.5, 2], F32))
+            more = {**how, "nearest_mode": rounding}
+            yield Case("Resize", 11, x, more, kind="exact", stored=(2,))
+    crop = {
+        "coordinate_transformation_mode": "tf_crop_and_resize",
+        "mode": "linear",
+        "extrapolation_value": 7.0,
+    }
+    region = np.array([0, 0, 0.2, -0.3, 1, 1, 0.8, 1.2], F32)
+    yield Case(
+        "Resize", 13, ((1, 1, 5, 6), region, none, ints(1, 1, 4, 7)), crop, kind=T, stored=(1, 3)
+    )
+    shrunk = ((1, 2, 9, 8), none, np.array([1, 1, 0.5, 0.3], F32))
+    for mode in ("linear", "cubic"):
+        yield Case("Resize", 18, shrunk, {"mode": mode, "antialias": 1}, kind=T, stored=(2,))
+    yield Case(
+        "Resize",
+        18,
+        ((1, 1, 4, 5), none, none, ints(6, 10)),
+        {"axes": [3, 2]},
+        kind="exact",
+        stored=(3,),
+    )
+    yield Case(
+        "Resize",
+        13,
+        ((1, 1, 5, 6), none, np.array([1, 1, 2, 2], F32)),
+        {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5},
+        kind=T,
+        stored=(2,),
+    )
+    yield Case(
+        "Resize",
+        19,
+        ((1, 1, 5, 6), none, none, ints(7, 7)),
+        {"axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"},
+        kind="exact",
+        stored=(3,),
+    )
+
+
+CASES = [*scatters(), *resizes()]
 
 
 def expected(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Array]:

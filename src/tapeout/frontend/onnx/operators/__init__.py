@@ -12,6 +12,7 @@ from tapeout.frontend.onnx.operators import (
     norm,
     pool,
     reduce,
+    resize,
     shape,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "norm",
     "pool",
     "reduce",
+    "resize",
     "shape",
 ]
