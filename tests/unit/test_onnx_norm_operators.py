@@ -34,7 +34,21 @@ def layer_norms() -> Iterator[Case]:
     yield Case(op, 17, ((2, 3, 4), (2, 3, 4), (2, 3, 4)), {"axis": -3}, 3, kind="reduction")
 
 
-CASES = [*batch_norms(), *layer_norms()]
+def others() -> Iterator[Case]:
+    k = "reduction"
+    yield Case("RMSNormalization", 23, ((2, 3, 4), (4,)), kind=k)
+    yield Case("RMSNormalization", 23, ((2, 3, 4), (3, 4)), {"axis": 1, "epsilon": 0.1}, kind=k)
+    for groups in (1, 2, 6):
+        more = {"num_groups": groups, "epsilon": 0.01}
+        yield Case("GroupNormalization", 18, ((2, 6, 3), (groups,), (groups,)), more, kind=k)
+        yield Case("GroupNormalization", 21, ((2, 6, 3, 2), (6,), (6,)), more, kind=k)
+    for shape in ((2, 3, 5), (2, 3, 4, 2), (2, 3, 2, 2, 2)):
+        yield Case("InstanceNormalization", 13, (shape, (3,), (3,)), kind=k)
+    yield Case("MeanVarianceNormalization", 9, ((2, 3, 4, 5),), kind=k)
+    yield Case("MeanVarianceNormalization", 13, ((2, 3, 4),), {"axes": [0, -1]}, kind=k)
+
+
+CASES = [*batch_norms(), *layer_norms(), *others()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)

@@ -311,8 +311,24 @@ def instance_norm(x: Sym, scale: Sym | None, bias: Sym | None, eps: float = 1e-5
     return x.emit_all(op, *_given(x, scale, bias))[0]
 
 
-def group_norm(x: Sym, scale: Sym | None, bias: Sym | None, groups: int, eps: float = 1e-5) -> Sym:
+def group_norm(
+    x: Sym,
+    scale: Sym | None,
+    bias: Sym | None,
+    groups: int,
+    eps: float = 1e-5,
+    *,
+    per_group: bool = False,
+) -> Sym:
     """Return x [N, C, *spatial] normalised over groups of channels and all places, with scale and bias [C].
+
+    Args:
+        x: The channels of a group lie side by side.
+        scale: [C], or [groups] if `per_group`.
+        bias: Alike.
+        groups: How many.
+        eps: Added to the variance.
+        per_group: Whether scale and bias are those of a group.
 
     Raises:
         ShapeError: The groups do not divide the channels.
@@ -321,8 +337,9 @@ def group_norm(x: Sym, scale: Sym | None, bias: Sym | None, groups: int, eps: fl
         raise ShapeError(f"group_norm: {groups} groups do not divide the channels of {x.type}")
     each = int(x.shape[1]) // groups
     parts = x.reshape([x.shape[0], groups, each, *x.shape[2:]])
-    affine = [a.reshape([groups, each]) for a in _given(scale, bias)]
-    op = Normalize(axes=tuple(range(2, parts.rank)), places=(1, 2), epsilon=eps)
+    places = (1,) if per_group else (1, 2)
+    affine = [a.reshape([parts.shape[d] for d in places]) for a in _given(scale, bias)]
+    op = Normalize(axes=tuple(range(2, parts.rank)), places=places, epsilon=eps)
     return parts.emit_all(op, parts, *affine)[0].reshape(x.shape)
 
 

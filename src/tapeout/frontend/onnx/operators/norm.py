@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.frontend.onnx.registry import op
+from tapeout.ir.dtype import f32, f64
 from tapeout.ops.composite import norm
 
 if TYPE_CHECKING:
@@ -84,14 +85,13 @@ def _decimal(number: float) -> float:
     return float(str(np.float32(number)))
 
 
+# -- of each sample -----------------------------------------------------------------------------------------------------
+
+
 @op("LayerNormalization", since=17)
 def layer_normalization(call: Call, x: Sym, scale: Sym, bias: Sym | None = None) -> Results:
     axis = call.axis(call.integer("axis", -1), x.rank)
-    return _layer_norm(call, x, scale, bias, axis)
-
-
-def _layer_norm(call: Call, x: Sym, scale: Sym, bias: Sym | None, axis: int) -> Results:
-    call.integer("stash_type", 1)  # statistics of 16-bit floats are always taken in f32
+    _check_stash(call, x)
     axes = tuple(range(axis, x.rank))
     affine = [None if a is None else _repeated(call, a, x, axis) for a in (scale, bias)]
     y, mean, inverse = norm.layer_norm(x, affine[0], affine[1], axes, call.real("epsilon", 1e-5))
@@ -99,7 +99,56 @@ def _layer_norm(call: Call, x: Sym, scale: Sym, bias: Sym | None, axis: int) -> 
     return y, mean.reshape(kept), inverse.reshape(kept)
 
 
+@op("RMSNormalization", since=23)
+def rms_normalization(call: Call, x: Sym, scale: Sym) -> Sym:
+    axis = call.axis(call.integer("axis", -1), x.rank)
+    _check_stash(call, x)
+    scale = _repeated(call, scale, x, axis)
+    return norm.rms_norm(x, scale, range(axis, x.rank), call.real("epsilon", 1e-5))[0]
+
+
+@op("GroupNormalization", since=18)
+def group_normalization_per_group(call: Call, x: Sym, scale: Sym, bias: Sym) -> Sym:
+    groups = call.integer("num_groups")
+    _check_affine(call, x, (groups,), scale, bias)
+    epsilon = call.real("epsilon", 1e-5)
+    return norm.group_norm(x, scale, bias, groups, epsilon, per_group=True)
+
+
+@op("GroupNormalization", since=21)
+def group_normalization(call: Call, x: Sym, scale: Sym, bias: Sym) -> Sym:
+    _check_affine(call, x, x.shape[1:2], scale, bias)
+    _check_stash(call, x)
+    return norm.group_norm(x, scale, bias, call.integer("num_groups"), call.real("epsilon", 1e-5))
+
+
+@op("InstanceNormalization", since=6)
+def instance_normalization(call: Call, x: Sym, scale: Sym, bias: Sym) -> Sym:
+    _check_affine(call, x, x.shape[1:2], scale, bias)
+    return norm.instance_norm(x, scale, bias, call.real("epsilon", 1e-5))
+
+
+@op("MeanVarianceNormalization", since=9)
+def mean_variance_normalization(call: Call, x: Sym) -> Sym:
+    axes = call.integers("axes")
+    # The file's formula divides by the deviation + 1e-9, which differs from this one where the deviation is 1e-9.
+    return norm.layer_norm(x, None, None, call.axes(axes or (0, 2, 3), x.rank), 1e-18)[0]
+
+
 def _repeated(call: Call, a: Sym, x: Sym, axis: int) -> Sym:
     """Return a scale or bias in the sizes of the normalised dimensions."""
     call.require(a.rank <= x.rank - axis, f"{a.type} does not repeat to {x.type} from axis {axis}")
-    return a.broadcast_to(x.shape[axis:])
+    return a.cast(x.dtype).broadcast_to(x.shape[axis:])
+
+
+def _check_affine(call: Call, x: Sym, wanted: tuple[int, ...], scale: Sym, bias: Sym) -> None:
+    call.require(x.rank >= 2, f"the operand is {x.type}, a batch of channels is expected")
+    for name, a in (("scale", scale), ("bias", bias)):
+        call.require(a.shape == wanted, f"the {name} is {a.type}, {list(wanted)} is expected")
+
+
+def _check_stash(call: Call, x: Sym) -> None:
+    """Statistics of 16-bit floats are taken in f32, those of others in their own type."""
+    stash = call.dtype("stash_type", f32)
+    if stash == f64 and x.dtype != f64:
+        call.unsupported(f"statistics of {x.dtype} are not taken in f64")
