@@ -1,0 +1,1 @@
+"""PyTorch modules, exported by both of its exporters, imported and differentiated, against autograd."""

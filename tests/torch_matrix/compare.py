@@ -1,0 +1,255 @@
+"""Loss and gradients of an exported module: native code in f64 against autograd in f64."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import tapeout
+from tapeout.driver.step import gradient_entry
+from tapeout.passes.precision import widen
+from tapeout.training.losses import Formula
+from tests.tolerances import close
+from tests.torch_matrix.case import EXPORTED_BATCH, FED_BATCH
+from tests.torch_matrix.exporting import build, export, flat, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from tapeout.ir.graph import Graph
+    from tapeout.training.losses import Loss
+    from tests.torch_matrix.case import Case, Variant
+    from tests.torch_matrix.exporting import Exported
+
+Array = np.ndarray[Any, Any]
+FACTOR = 1e3
+REASON = "attributes and constants of the file are rounded to f32"
+NOISE = 1e-13
+"""Of the largest gradient: what is left of a gradient that is zero by the mathematics."""
+
+
+@dataclass
+class Outcome:
+    """What came of a case.
+
+    Attributes:
+        dynamic: Whether the batch was open.
+        loss: Ours.
+        compared: Names of what was compared.
+        folded: Parameters of the module that the file no longer holds.
+    """
+
+    dynamic: bool
+    loss: float
+    compared: list[str] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)
+
+
+def weights(shape: tuple[int, ...]) -> Array:
+    """Return the fixed weights that the loss gives the entries of a result, by its shape."""
+    rng = np.random.default_rng(zlib.crc32(repr(tuple(map(int, shape))).encode()))
+    return rng.uniform(0.5, 1.5, [int(n) for n in shape]) * rng.choice(
+        [-1.0, 1.0], [int(n) for n in shape]
+    )
+
+
+def labels(case: Case, shape: tuple[int, ...]) -> Array:
+    """Return fixed class indices for scores [..., classes]."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, case.classes or 1, shape[:-1]).astype(np.int64)
+
+
+@dataclass
+class Expected:
+    """What autograd says, in f64: gradients by name of parameter, and by position of argument."""
+
+    loss: float
+    parameters: dict[str, Array]
+    gradients: dict[str, Array]
+    inputs: dict[str, Array]
+
+
+def expected(
+    case: Case, module: nn.Module, args: tuple[torch.Tensor, ...], names: list[str]
+) -> Expected:
+    """Return loss and gradients by autograd."""
+    wide = copy.deepcopy(module).double()
+    fed = [a.double().requires_grad_() if a.is_floating_point() else a for a in args]
+    results = [t for t in flat(wide(*fed)) if t.is_floating_point()]
+    if case.classes:
+        (scores,) = results
+        target = torch.from_numpy(labels(case, tuple(scores.shape)))
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, -2), target.flatten())
+    else:
+        loss = sum(
+            (torch.from_numpy(weights(tuple(t.shape))) * (t + t * t)).mean() for t in results
+        )
+    loss.backward()
+    return Expected(
+        float(loss.detach()),
+        {n: p.detach().numpy() for n, p in wide.named_parameters()},
+        {
+            n: np.zeros(p.shape) if p.grad is None else p.grad.numpy()
+            for n, p in wide.named_parameters()
+        },
+        {
+            n: np.zeros(a.shape) if a.grad is None else a.grad.numpy()
+            for n, a in zip(names, fed, strict=True)
+            if a.is_floating_point()
+        },
+    )
+
+
+def loss_of(case: Case, exported: Exported) -> Loss:
+    """Return the same loss for tapeout."""
+    if case.classes:
+        return tapeout.losses.cross_entropy(exported.outputs[0], axis=-1)
+
+    def formula(known: Mapping[str, Any]) -> Any:
+        total = None
+        for name in exported.outputs:
+            y = known[name]
+            made = (y.constant(weights(y.shape)) * (y + y * y)).mean()
+            total = made if total is None else total + made
+        return total
+
+    return Formula(formula)
+
+
+def check(case: Case, variant: Variant) -> Outcome:
+    """Export, import, differentiate, compile, run, compare.
+
+    Raises:
+        ExportFailed: PyTorch could not export.
+        TapeoutError: tapeout could not take the file.
+        AssertionError: Figures differ, or a parameter is missing.
+    """
+    if variant.folds:  # exporters fold for inference
+        case = replace(case, train=False)
+    module = build(case)
+    exported = export(case, variant, module)
+    batch = FED_BATCH if exported.dynamic else EXPORTED_BATCH
+    args = sample(case, batch)
+    want = expected(case, module, args, exported.inputs)
+    graph = imported(case, exported, args)
+    feed = {n: a.numpy() for n, a in zip(exported.inputs, args, strict=True)}
+    loss, found = gradients(case, exported, graph, feed)
+    outcome = Outcome(exported.dynamic, loss)
+    compare(outcome, graph, want, loss, found, folds=variant.folds)
+    return outcome
+
+
+def imported(case: Case, exported: Exported, args: tuple[torch.Tensor, ...]) -> Graph:
+    """Return the graph in f64 with its dimensions bound."""
+    graph = tapeout.load_onnx(exported.data, mode="train" if case.train else "eval")
+    if exported.dynamic:
+        assert graph.dims, "the file has an open batch, the graph has none"
+        graph = graph.bind({n: args_batch(case, args) for n in graph.dims})
+    return graph.then(widen)
+
+
+def args_batch(case: Case, args: tuple[torch.Tensor, ...]) -> int:
+    """Return the rows of a sample."""
+    for feed, a in zip(case.feeds, args, strict=True):
+        if feed.batch_axis is not None:
+            return a.shape[feed.batch_axis]
+    return 1
+
+
+def gradients(
+    case: Case, exported: Exported, graph: Graph, feed: dict[str, Array]
+) -> tuple[float, dict[str, Array]]:
+    """Return loss and gradients by name, of parameters and float inputs, from native code."""
+    floats = [n for n, v in graph.input.items() if v.type.dtype.is_float]
+    wanted = [*graph.parameters, *floats]
+    entry = gradient_entry(
+        graph, loss_of(case, exported), wanted, _label_shapes(case, exported, graph)
+    )
+    run = tapeout.compile(entry, threads=1)
+    given = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in feed.items()}
+    if case.classes:
+        shape = tuple(int(n) for n in graph.output[exported.outputs[0]].type.shape)
+        given["labels"] = labels(case, shape)
+    results = run({n: a for n, a in given.items() if n in entry.input})
+    made = {n.removeprefix("grad/"): a for n, a in results.items() if n.startswith("grad/")}
+    return float(results["loss"]), made
+
+
+def _label_shapes(
+    case: Case, exported: Exported, graph: Graph
+) -> dict[str, tuple[int, ...]] | None:
+    if not case.classes:
+        return None
+    return {"labels": tuple(int(n) for n in graph.output[exported.outputs[0]].type.shape[:-1])}
+
+
+def compare(
+    outcome: Outcome,
+    graph: Graph,
+    want: Expected,
+    loss: float,
+    found: dict[str, Array],
+    *,
+    folds: bool,
+) -> None:
+    """Hold everything against autograd.
+
+    Raises:
+        AssertionError: It says what differs.
+    """
+    _near("loss", np.float64(loss), np.float64(want.loss), abs(want.loss))
+    everything = [*want.gradients.values(), *want.inputs.values()]
+    scale = max((float(np.abs(g).max(initial=0)) for g in everything), default=0.0)
+    initial = {n: np.asarray(v.initial, np.float64) for n, v in graph.parameters.items()}
+    for theirs, (ours, turned) in matched(initial, want.parameters).items():
+        gradient = found[ours].T if turned else found[ours]
+        _near(theirs, gradient, want.gradients[theirs], scale)
+        outcome.compared.append(theirs)
+    for name, gradient in want.inputs.items():
+        if name in found:
+            _near(name, found[name], gradient, scale)
+            outcome.compared.append(name)
+        else:
+            assert not gradient.any(), f"the file has lost the argument {name}"
+    outcome.folded = [n for n in want.parameters if n not in outcome.compared]
+    lost = [n for n in outcome.folded if want.gradients[n].any()]
+    assert folds or not lost, f"no parameter of the graph is the module's {', '.join(lost[:4])}"
+    if not folds:
+        assert outcome.compared, "nothing was compared"
+
+
+def matched(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, tuple[str, bool]]:
+    """Return for each of their parameters the name of ours and whether it is transposed there."""
+    found: dict[str, tuple[str, bool]] = {}
+    for name, array in theirs.items():
+        same = ours.get(name)
+        if same is not None and np.array_equal(same, array):
+            found[name] = name, False
+            continue
+        for other, made in ours.items():
+            if np.array_equal(made, array):
+                found[name] = other, False
+            elif array.ndim == 2 and np.array_equal(made.T, array):
+                found[name] = other, True
+    return found
+
+
+def _near(name: str, got: Array, want: Array, scale: float) -> None:
+    if got.shape == want.shape and np.abs(got - want).max(initial=0) <= NOISE * scale:
+        return
+    try:
+        close(got, want, "network", factor=FACTOR, reason=REASON)
+    except AssertionError as error:
+        if got.shape != want.shape:
+            raise
+        far = float(np.abs(got - want).max(initial=0))
+        raise AssertionError(
+            f"{name} differs by {far:.1e} where the largest entry is {np.abs(want).max(initial=0):.1e}"
+        ) from error
