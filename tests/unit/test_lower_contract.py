@@ -9,6 +9,7 @@ from tapeout.kernel.compute import Buffer, ContractionKernel, ExprBuilder, Store
 from tapeout.kernel.target import AVX2, AVX512, GENERIC
 from tapeout.schedule.lower import lower
 from tapeout.schedule.lower.contract import blocks
+from tapeout.schedule.lower.contract.lower import Plan, plan_contraction
 from tapeout.schedule.lower.contract.tiles import choose_tiling, divide, vectors
 from tests.lowering import check, dense, ordered
 
@@ -212,6 +213,24 @@ def test_convolution_with_tiny_blocks(kind, order, monkeypatch):
     monkeypatch.setattr(blocks, "K_BLOCK", 16)
     sizes, pad = CONVOLUTIONS["uneven"]
     check(convolution(kind, sizes, order, pad), AVX2, "contraction", oracle=False, factor=4.0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("blocked", [False, True], ids=["whole", "blocks"])
+@pytest.mark.parametrize("target", [AVX2, AVX512, GENERIC], ids=lambda t: t.name)
+@pytest.mark.parametrize("channels", [64, 70])
+def test_windows_of_a_weight_gradient_share_one_copy_in_panels(
+    stride, blocked, target, channels, monkeypatch
+):
+    if blocked:
+        monkeypatch.setattr(blocks, "K_WHOLE", 20)
+        monkeypatch.setattr(blocks, "K_BLOCK", 16)
+    kernel = convolution("dw", (3, channels, 9, 8, 50, 3, 3), NHWC, 1, stride)
+    plan = plan_contraction(kernel, target, "s")
+    assert isinstance(plan, Plan)
+    assert plan.windows or stride > 1
+    if target is not AVX512:
+        check(kernel, target, "contraction", oracle=False, factor=8.0)
 
 
 def test_a_border_is_left_out_by_bounds_of_loops_where_a_tile_allows_it():

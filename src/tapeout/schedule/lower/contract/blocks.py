@@ -21,6 +21,7 @@ K_WHOLE = 400
 
 LOCAL_BYTES = 40 * 1024
 _LEAST, _MOST = 64 * 1024, 4 * 1024 * 1024
+_TASKS = 96
 _PANELS = 8
 _ROW_TILES = 8
 
@@ -81,6 +82,7 @@ class Blocks:
             columns because neighbouring windows of one panel share what they read.
         row_axes: The number of the first axis that belongs to rows.
         grid: The tasks.
+        windows: Row axes that each tile runs over by itself, inside its loop: what they read of one panel of rows overlaps.
     """
 
     k: KBlocks
@@ -90,12 +92,21 @@ class Blocks:
     axes: tuple[Axis, ...]
     row_axes: int
     grid: Grid
+    windows: tuple[Axis, ...] = ()
 
 
-def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
+def plan_blocks(
+    product: Product, tiling: Tiling, crossing: bool, *, windows: bool = False
+) -> Blocks:
     """Return blocks and tasks. They change no rounding: each sum is taken in one order.
 
     Tiles that cross lines have no common form, so a task takes all of them.
+
+    Args:
+        product: The contraction.
+        tiling: Its tiles.
+        crossing: Whether row tiles cross lines.
+        windows: Whether rows lie in panels of which the outer row axes read overlapping parts.
     """
     element = product.accumulate.bytes
     k = k_blocks(product.k, product.limited)
@@ -104,7 +115,8 @@ def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
     outer = prod(a.extent for a in (*product.batch, *product.cols[:-1]))
     tiles = prod(a.extent for a in product.rows[:-1]) * tiling.rows.tiles
     total = work * tiles * tiling.all_panels * outer
-    least = min(max(total / 16, _LEAST), _MOST)
+    # A long sum is taken in blocks, which many tiles of one task then share.
+    least = min(max(total / 16, _LEAST), _MOST if k.whole else max(_MOST, total / _TASKS))
     panels = 1 if len(product.cols) > 1 else min(_PANELS, max(tiling.panels, 1))
     while panels > 1 and work * panels * min(_ROW_TILES, tiles) > least:
         panels //= 2
@@ -113,7 +125,8 @@ def plan_blocks(product: Product, tiling: Tiling, crossing: bool) -> Blocks:
         # The work of a line counts its whole tiles only; all of its tiles keep their sums.
         share = max(tiling.rows.whole, 1) / tiling.rows.tiles
         least = min(least, work * panels * max(share * room - len(tiling.rows.rest), 1))
-    return _with_grid(product, tiling, k, panels, work * panels, least, crossing)
+    inside = product.rows[:-1] if windows else ()
+    return _with_grid(product, tiling, k, panels, work * panels, least, crossing, inside)
 
 
 def _with_grid(
@@ -124,15 +137,18 @@ def _with_grid(
     work: float,
     least: float,
     crossing: bool,
+    windows: tuple[Axis, ...],
 ) -> Blocks:
     count = max(1, -(-tiling.panels // panels))
     panel_axis = Axis("panels", count)
     tile_axis = Axis("tiles", tiling.rows.whole)
-    axes = [*product.batch, panel_axis, *product.cols[:-1], *product.rows[:-1]]
-    row_axes = len(axes) - len(product.rows) + 1
+    outside = [a for a in product.rows[:-1] if a not in windows]
+    axes = [*product.batch, panel_axis, *product.cols[:-1], *outside]
+    row_axes = len(axes) - len(outside)
+    work *= prod(a.extent for a in windows)
     if tiling.rows.whole and not crossing:
         axes.append(tile_axis)
     else:
         work *= tiling.rows.tiles
     grid = plan_grid([a.extent for a in axes], work, least)
-    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), row_axes, grid)
+    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), row_axes, grid, windows)

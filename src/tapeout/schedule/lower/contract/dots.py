@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Bind = dict[Axis, Affine]
 
+_FAR = 12.0
+"""Bytes per cycle of lines that the first-level cache does not hold from one tile to the next."""
 _END = 14.0
 """Estimated cycles to add up one accumulator's lanes and store the result."""
 _LEAST_WORK = 64 * 1024
@@ -107,7 +109,9 @@ def _best_tiles(p: Product, steps: list[Step], copies: float, target: Target) ->
             if r * c + c + spare > target.registers:
                 continue
             rows, cols = divide(p.rows[-1].extent, r), divide(p.cols[-1].extent, c)
-            cycles = copies + outer * _cycles(rows, cols, vectors, target.fma)
+            far = (r + c) * p.steps * p.accumulate.bytes > target.l1
+            line = target.vector_bytes / _FAR if far else 0.0
+            cycles = copies + outer * _cycles(rows, cols, vectors, target.fma, line)
             found.append(Dots(p, rows, cols, lanes, cycles, tuple(steps)))
     return min(found, key=lambda d: d.cycles)
 
@@ -117,12 +121,13 @@ def _sizes(rows: Rows) -> list[tuple[int, int]]:
     return [(rows.whole, rows.size), *((1, r) for r in rows.rest)]
 
 
-def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool) -> float:
+def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool, line: float) -> float:
+    """Return the estimated cycles of all tiles; each load of a step takes at least `line`."""
     total = 0.0
     for many, r in _sizes(rows):
         for more, c in _sizes(cols):
             busy = r * c / (2 if fma else 1)
-            step = max(busy, (r + c) / LOADS, LATENCY / 2) + 0.1 * (r + c)
+            step = max(busy, (r + c) * max(1 / LOADS, line), LATENCY / 2) + 0.1 * (r + c)
             total += many * more * (step * steps + _END * r * c)
     return total
 

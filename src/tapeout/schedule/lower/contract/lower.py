@@ -56,6 +56,7 @@ class Plan:
         packed: Whether `b` is in panels.
         crossing: Whether row tiles cross from line to line; they are then written one by one.
         cycles: Estimated cost.
+        windows: Whether `a` is in panels of which the outer row axes read overlapping parts.
     """
 
     product: Product
@@ -65,10 +66,11 @@ class Plan:
     packed: bool
     crossing: bool
     cycles: float
+    windows: bool = False
 
     def lower(self, target: Target, partials: int) -> Finished:
         """Return the last kernel in loops; its sums are one of so many partial ones."""
-        blocks = plan_blocks(self.product, self.tiling, self.crossing)
+        blocks = plan_blocks(self.product, self.tiling, self.crossing, windows=self.windows)
         return ContractionLowering(
             self.product,
             self.tiling,
@@ -97,6 +99,9 @@ class _Planner:
         self.product, self.target, self.prefix = product, target, prefix
         self.steps: list[Step] = []
         self.cycles = 0.0
+        self.windows = False
+        self.left_out: dict[str, slice] = {}
+        """Which of the limits are an operand's own border."""
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -127,7 +132,8 @@ class _Planner:
             self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
         # Rows and columns stay as the tiles were chosen for them; k may have become simpler.
         ready = merge(self.product, ("batch", "k"))
-        return Plan(ready, tiling, tuple(self.steps), local, packed, crossing, self.cycles)
+        steps = tuple(self.steps)
+        return Plan(ready, tiling, steps, local, packed, crossing, self.cycles, self.windows)
 
     def _tiling(self, p: Product) -> tuple[Tiling, float]:
         """Return the tiles of the last axes, and the estimated cycles of the whole."""
@@ -185,6 +191,7 @@ class _Planner:
         a, b = (plain, p.b) if side == "a" else (p.a, plain)
         limits = (*p.limits, *operand.where)
         self.product = replace(p, a=a, b=b, limits=limits, exact=True)
+        self.left_out[side] = slice(len(p.limits), len(limits))
         return True
 
     def _name(self) -> str:
@@ -215,8 +222,13 @@ class _Planner:
             at = p.place(as_load(p.a))
             # Rows side by side and steps of k far apart: every step would touch a cache line for a few bytes.
             apart = at.coefficient(p.rows[-1]) == 1 and _stride(at, p.k) * p.accumulate.bytes >= 256
-            once = 2 * touched(as_load(p.a), p.by_name) >= products
-            if apart and once and columns >= 48:
+            elements = touched(as_load(p.a), p.by_name)
+            once = 2 * elements >= products
+            if apart and elements < products and columns >= 48:
+                self._share_windows(size)
+            elif p.exact:
+                return
+            elif apart and once and columns >= 48:
                 self._use("a", pack_rows(p, size, self._name()), _COPY)
             elif once and columns >= 48 and p.steps > 64 and self._aliases(at):
                 self._use("a", evaluate_rows(p, self._name()), _COPY)
@@ -227,6 +239,19 @@ class _Planner:
         unit = any(p.place(e).coefficient(a) == 1 for e in loads(p.a) for a in p.k)
         step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
         self._use("a", step, _COPY)
+
+    def _share_windows(self, size: int) -> None:
+        """Let all windows, which overlap, read one copy in panels; a border that was left out is copied with it."""
+        p = self.product
+        if "b" in self.left_out:
+            return
+        border = p.limits[self.left_out.get("a", slice(0))]
+        operand = replace(as_load(p.a), where=border)
+        panels = halo(p, operand, self._name(), last=p.rows[-1], panel=size, reuse=1)
+        if panels is not None:
+            self.product = replace(p, exact=False)
+            self._use("a", panels, TRANSPOSE)
+            self.windows = True
 
     def _aliases(self, at: Affine) -> bool:
         """Return whether all rows of a tile fall into one set of the first-level cache."""

@@ -54,7 +54,12 @@ def as_load(e: Expr) -> Load:
 
 
 def halo(
-    product: Product, operand: Expr, name: str, last: Axis | None = None, reuse: int = 2
+    product: Product,
+    operand: Expr,
+    name: str,
+    last: Axis | None = None,
+    reuse: int = 2,
+    panel: int = 0,
 ) -> Step | None:
     """Return an operand evaluated once per element, padding included, instead of once per product.
 
@@ -67,6 +72,7 @@ def halo(
         name: What to call the copy.
         last: An axis along which the copy is to be contiguous; None: in the order of the original.
         reuse: How often an element must be read at least.
+        panel: If given, the copy lies in panels of so many points of `last`, each panel in the order of the original.
 
     Returns:
         None if the operand is of another kind, or used too rarely, or does not move with `last` alone in some dimension.
@@ -88,16 +94,58 @@ def halo(
         if len(fast) != 1:
             return None
         order = [*(n for n in order if n != fast[0]), fast[0]]
+    if panel:
+        return _halo_in_panels(product, operand, name, [moving[n] for n in order], panel)
     strides = [prod(extents[m] for m in order[order.index(n) + 1 :]) for n in range(len(moving))]
     buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents)]
     at = {i: Affine.of(x) + i.range[0] for i, x in zip(moving, own, strict=True)}
-    s = ExprBuilder()
-    value = s.cast(Rewriter(s, {}, {}, lambda e: _moved(s, e, at))(operand), product.accumulate)
-    store = Store(name, (), tuple(Affine.of(x) for x in own), value)
-    kernel = LoopKernel(name, (*product.buffers, buffer), tuple(own), (store,))
+    kernel = _halo_kernel(product, operand, buffer, own, [Affine.of(x) for x in own], at)
     read = ExprBuilder().load(buffer, [i - i.range[0] for i in moving])
     return Step(buffer, (kernel,), read)
+
+
+def _halo_in_panels(
+    product: Product, operand: Expr, name: str, moving: Sequence[Affine], size: int
+) -> Step:
+    """Return the copy of an operand, its last moving entry in panels of `size`; the last panel may have fewer."""
+    *outer, last = moving
+    extents = [i.range[1] - i.range[0] + 1 for i in moving]
+    whole, rest = divmod(extents[-1], size)
+    shape = (whole + (rest > 0), *extents[:-1], size)
+    strides = tuple(prod(shape[n + 1 :]) for n in range(len(shape)))
+    buffer = Buffer(name, product.accumulate, shape, strides, "w")
+    own = [Axis(f"h{n}", e) for n, e in enumerate(extents[:-1])]
+    points = [Affine.of(x) for x in own]
+    at = {i: x + i.range[0] for i, x in zip(outer, points, strict=True)}
+    kernels = []
+    for panel, first, lanes in ((Axis("panel", whole), 0, size), (Axis("panel", 1), whole, rest)):
+        if not panel.extent or not lanes:
+            continue
+        lane, number = Axis("lane", lanes), Affine.of(panel) + first
+        here = {**at, last: number * size + lane + last.range[0]}
+        index = [number, *points, Affine.of(lane)]
+        # Whole lines are read, and a few of their elements go to each panel.
+        axes = [*own, panel, lane]
+        kernels.append(_halo_kernel(product, operand, buffer, axes, index, here))
+    column = last - last.range[0]
+    index = [column // size, *(i - i.range[0] for i in outer), column % size]
+    return Step(buffer, tuple(kernels), ExprBuilder().load(buffer, index))
+
+
+def _halo_kernel(
+    product: Product,
+    operand: Expr,
+    buffer: Buffer,
+    axes: Sequence[Axis],
+    index: Sequence[Affine],
+    at: dict[Affine, Affine],
+) -> LoopKernel:
+    """Return the kernel that stores an operand at `index` of a buffer, its moving entries replaced by `at`."""
+    s = ExprBuilder()
+    value = s.cast(Rewriter(s, {}, {}, lambda e: _moved(s, e, at))(operand), product.accumulate)
+    store = Store(buffer.name, (), tuple(index), value)
+    return LoopKernel(buffer.name, (*product.buffers, buffer), tuple(axes), (store,))
 
 
 def _common_index(operand: Expr, found: Sequence[Load]) -> tuple[Affine, ...] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from tapeout.ir.affine import Affine, Axis, Mod
 from tapeout.kernel.loops import Expr, LoopKind
@@ -77,10 +78,12 @@ class TaskLoops:
         """Return how many row tiles a task has, at most."""
         grid, first = self.blocks.grid, self.blocks.row_axes
         axes = self.blocks.axes
-        tiles = self.t.rows.tiles
+        windows = prod(a.extent for a in self.blocks.windows)
+        tiles = self.t.rows.tiles * windows
         for n in range(first, len(axes)):
             if axes[n] == self.blocks.tile_axis:
-                return grid.chunk + len(self.t.rows.rest) if n == grid.axis else tiles
+                some = (grid.chunk + len(self.t.rows.rest)) * windows
+                return some if n == grid.axis else tiles
             if n >= grid.axis:
                 tiles *= grid.chunk if n == grid.axis else axes[n].extent
         return tiles
@@ -97,7 +100,17 @@ class TaskLoops:
                 if n < self.blocks.row_axes or n < grid.axis or axis == self.blocks.tile_axis:
                     continue
                 number, bind[axis] = self._open(stack, n, number)
-            self._tiles(bind, number, visit)
+            self._tiles(bind, number, lambda tile: self._windows(tile, visit))
+
+    def _windows(self, tile: Tile, visit: Callable[[Tile], None]) -> None:
+        """Write a tile at each point of the row axes that read overlapping parts of its panel."""
+        number = tile.number
+        with ExitStack() as stack:
+            bind = dict(tile.bind)
+            for axis in self.blocks.windows:
+                bind[axis] = stack.enter_context(self.w.loop(axis.extent))
+                number = number * axis.extent + bind[axis]
+            visit(replace(tile, bind=bind, number=number))
 
     def _open(self, stack: ExitStack, n: int, number: Affine) -> tuple[Affine, Affine]:
         """Open the loop over row axis `n` in a task; return the number of the present point in it, and the point."""
