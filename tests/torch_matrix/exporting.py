@@ -55,12 +55,12 @@ def build(case: Case) -> nn.Module:
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for p in module.parameters():
-            p += SPREAD * torch.randn(p.shape, generator=generator)
+            p.add_(SPREAD * torch.randn(p.shape, generator=generator))
         for name, b in module.named_buffers():
             if name.endswith("running_mean"):
-                b += SPREAD * torch.randn(b.shape, generator=generator)
+                b.add_(SPREAD * torch.randn(b.shape, generator=generator))
             elif name.endswith("running_var"):
-                b += torch.rand(b.shape, generator=generator)
+                b.add_(torch.rand(b.shape, generator=generator))
     return module.train(case.train)
 
 

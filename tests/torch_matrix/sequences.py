@@ -100,9 +100,7 @@ def attentions() -> Iterator[Case]:
     yield Case("MultiheadAttention", Attended, (x,), variants=FOLDED)
     yield Case("MultiheadAttention(need_weights=False)", lambda: Attended(weights=False), (x,))
     yield Case("MultiheadAttention(causal)", lambda: Attended(causal=True, weights=False), (x,))
-    yield Case(
-        "MultiheadAttention(key_padding_mask)", Attended, (x, Feed(("N", 5), "bool"))
-    )
+    yield Case("MultiheadAttention(key_padding_mask)", Attended, (x, Feed(("N", 5), "bool")))
     yield Case(
         "MultiheadAttention(bias_kv, zero_attn)",
         lambda: Attended(weights=False, add_bias_kv=True, add_zero_attn=True),

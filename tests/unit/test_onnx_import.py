@@ -132,6 +132,31 @@ def test_what_is_a_parameter(name: str, array: Array, text: str, is_parameter: b
     assert (name in graph.parameters) == is_parameter
 
 
+@pytest.mark.parametrize(
+    ("value", "trainable", "trains"),
+    [
+        ('["table"]', "*", False),
+        ('["table"]', ["*", "!w"], False),
+        ('["table"]', ["*", "tab*"], True),
+        ('["table"]', lambda name: True, True),
+        ('["gone", 7]', "*", True),
+        ("{", "*", True),
+        ('"table"', "*", True),
+    ],
+)
+def test_buffers_named_in_the_metadata_keep_still(
+    value: str, trainable: object, trains: bool
+) -> None:
+    made = parsed(
+        "g (float[2] x) => (float y) {h = Mul (x, w); y = Add (h, table)}",
+        w=np.ones(2, np.float32),
+        table=np.ones(2, np.float32),
+    )
+    made.metadata_props.append(onnx.StringStringEntryProto(key="tapeout.buffers", value=value))
+    graph = load(made, trainable=trainable)
+    assert graph.parameters["table"].trainable == trains
+
+
 def test_a_scalar_is_trained_when_it_is_named() -> None:
     made = parsed(
         "g (float[2] x) => (float[2] y) {y = Mul (x, scale)}", scale=np.array(2.0, np.float32)

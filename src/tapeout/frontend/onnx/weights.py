@@ -11,6 +11,8 @@ The rule, in order:
 5. What BatchNormalization reads as running mean and variance is state: no parameter, whatever else reads it.
 6. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
    Gemm, MatMul, normalisations, recurrences, PRelu, the table of a Gather, or arithmetic.
+7. What the file's metadata list as buffers (`export_torch` does) is a parameter that does not train, unless `trainable` names
+   it by more than `*`.
 
 Identity, Cast, Transpose, Reshape, Flatten, Squeeze, Unsqueeze and Expand are looked through to find the readers.
 """
@@ -18,6 +20,7 @@ Identity, Cast, Transpose, Reshape, Flatten, Squeeze, Unsqueeze and Expand are l
 from __future__ import annotations
 
 import fnmatch
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +70,9 @@ _GENERATED = re.compile(
     r"val_\d+|onnx::\w+|\d+|.*(^|/)Constant(_\d+)?(_output_\d+)?|scalar_tensor\w*|const\w*_\d+"
 )
 _HUGE = 1e30
+
+BUFFERS = "tapeout.buffers"
+"""Key of a file's metadata: initializers that train only when `trainable` names them, as a JSON list."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,20 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     if isinstance(trainable, Mapping):
         return Weights(stored, {name: trainable.get(name, True) for name in found}, states)
     decide = matcher(trainable, "trainable")
-    return Weights(stored, {name: bool(decide(name)) for name in found}, states)
+    still = {n for n in _buffers(file) if not _named(n, patterns, trainable)}
+    return Weights(stored, {n: n not in still and bool(decide(n)) for n in found}, states)
+
+
+def _buffers(file: ModelFile) -> list[str]:
+    """Return the names that the file itself lists as buffers of the module that it was exported from."""
+    for entry in file.proto.metadata_props:
+        if entry.key == BUFFERS:
+            try:
+                names = json.loads(entry.value)
+            except ValueError:
+                return []
+            return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
+    return []
 
 
 def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
