@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tapeout.api.view import view
     from tapeout.autodiff.gradients import gradients, hvp, jvp, vjp
     from tapeout.data.load import load as load_data
+    from tapeout.export.torch import export_torch
     from tapeout.frontend import init, nn
     from tapeout.frontend.dsl import Builder
     from tapeout.ir.dtype import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
@@ -50,6 +51,7 @@ _WHERE = {
     "Trainer": "tapeout.api.trainer",
     "check": "tapeout.api.check",
     "compile": "tapeout.api.compile",
+    "export_torch": "tapeout.export.torch",
     "gradcheck": "tapeout.api.gradcheck",
     "load_data": "tapeout.data.load:load",
     "load_onnx": "tapeout.api.load",
@@ -103,6 +105,7 @@ __all__ = [
     "bool_",
     "check",
     "compile",
+    "export_torch",
     "f16",
     "f32",
     "f64",
