@@ -27,7 +27,7 @@ PASS_AT_LEAST = 1266
 REASONS = {
     "an operator that is not imported yet": r"cannot be imported:",
     "8-bit and smaller numbers, strings": r"element type (float4|float8|int2|uint2|int4|uint4|string|complex)",
-    "sequences and optionals": r"is a (sequence|optional), not a tensor",
+    "sequences and optionals": r"is a (sequence|optional)",
     "opset 1 to 6": r"opset [1-6]: 7 to 28",
     "bits of a bool": r"bool\[4\] has no bits of u8",
     "a dimension named twice in one term of Einsum": r"names a dimension twice",

@@ -14,6 +14,7 @@ from tapeout.frontend.onnx.call import Call
 from tapeout.frontend.onnx.dims import input_type
 from tapeout.frontend.onnx.functions import LIMIT_DEPTH, node_key
 from tapeout.frontend.onnx.known import DecidesShape, Known
+from tapeout.frontend.onnx.listed import Held
 from tapeout.frontend.onnx.order import in_order
 from tapeout.frontend.onnx.read import LIMIT_NODES
 from tapeout.frontend.onnx.registry import Version, find
@@ -47,6 +48,9 @@ LIMIT_VALUE_BYTES = 1 << 36
 LIMIT_RANK = 32
 """The most dimensions that a value may have."""
 
+Item = Sym | Held
+"""What a name stands for: a value of the graph, or a sequence or an optional of such."""
+
 Problem = Callable[["onnx.NodeProto", TapeoutError], None]
 
 
@@ -71,7 +75,7 @@ class Frame:
         attributes: Those of the call of a function.
     """
 
-    values: dict[str, Sym | None]
+    values: dict[str, Item | None]
     opset: int
     scope: str = ""
     depth: int = 0
@@ -163,8 +167,11 @@ class Importer:
         self._run(in_order(proto.node, defined, self.file.name), frame)
         for output in proto.output:
             found = self._lookup(output.name, frame)
-            if found is not None:
+            if isinstance(found, Sym):
                 self.builder.set_output(output.name, found.value)
+            elif found is not None:
+                text = f"output {output.name!r} is {found.type}, only tensors can be given back"
+                raise UnsupportedOperator(text, where=self.file.name)
             elif output.name not in frame.values:
                 hint = nearest(output.name, frame.values)
                 text = f"output {output.name!r} is made by no node"
@@ -197,7 +204,7 @@ class Importer:
 
     # -- names ------------------------------------------------------------------------------------
 
-    def _lookup(self, name: str, frame: Frame) -> Sym | None:
+    def _lookup(self, name: str, frame: Frame) -> Item | None:
         """Return what a name stands for; None when the node that makes it failed."""
         here: Frame | None = frame
         while here is not None:
@@ -237,7 +244,7 @@ class Importer:
                 if name:
                     frame.values[name] = made
 
-    def _node(self, node: onnx.NodeProto, frame: Frame) -> Sequence[Sym | None]:
+    def _node(self, node: onnx.NodeProto, frame: Frame) -> Sequence[Item | None]:
         label = frame.scope + node_name(node)
         place = f"{self.file.name}:{label} ({node.op_type})"
         operands = self._operands(node, frame, place)
@@ -259,8 +266,8 @@ class Importer:
         functions = self.session.functions
         return functions.get(node_key(node)) if functions else None
 
-    def _operands(self, node: onnx.NodeProto, frame: Frame, place: str) -> list[Sym | None]:
-        found: list[Sym | None] = []
+    def _operands(self, node: onnx.NodeProto, frame: Frame, place: str) -> list[Item | None]:
+        found: list[Item | None] = []
         for name in node.input:
             if name and not self._is_defined(name, frame):
                 raise OnnxImportError(f"reads {name!r}, which nothing makes", where=place)
@@ -271,8 +278,13 @@ class Importer:
         return found
 
     def _operator(
-        self, node: onnx.NodeProto, operands: list[Sym | None], frame: Frame, label: str, place: str
-    ) -> Sequence[Sym | None]:
+        self,
+        node: onnx.NodeProto,
+        operands: list[Item | None],
+        frame: Frame,
+        label: str,
+        place: str,
+    ) -> Sequence[Item | None]:
         version = find(node.op_type, frame.opset) if node.domain in ("", "ai.onnx") else None
         if version is None:
             text = (
@@ -300,10 +312,10 @@ class Importer:
         self,
         node: onnx.NodeProto,
         function: onnx.FunctionProto,
-        operands: list[Sym | None],
+        operands: list[Item | None],
         frame: Frame,
         label: str,
-    ) -> Sequence[Sym | None]:
+    ) -> Sequence[Item | None]:
         given = _attributes(node, frame, label)
         defaults = {a.name: a for a in function.attribute_proto}
         versions = {
@@ -328,11 +340,16 @@ class Importer:
         return [self._result(name, inner, label) for name in function.output]
 
     def _branch(
-        self, node: onnx.NodeProto, operands: list[Sym | None], frame: Frame, label: str, place: str
-    ) -> Sequence[Sym | None]:
+        self,
+        node: onnx.NodeProto,
+        operands: list[Item | None],
+        frame: Frame,
+        label: str,
+        place: str,
+    ) -> Sequence[Item | None]:
         """Write out the branch that the condition chooses."""
         condition = operands[0] if operands else None
-        if condition is None:
+        if not isinstance(condition, Sym):
             raise OnnxImportError("has no condition", where=place)
         if condition.type != TensorType(bool_, condition.shape) or condition.type.size != 1:
             text = f"the condition is {condition.type}, one bool is expected"
@@ -354,7 +371,7 @@ class Importer:
         self._run(graph.node, inner)
         return [self._result(o.name, inner, label) for o in graph.output]
 
-    def _result(self, name: str, frame: Frame, label: str) -> Sym | None:
+    def _result(self, name: str, frame: Frame, label: str) -> Item | None:
         if not self._is_defined(name, frame):
             text = f"result {name!r} is made by no node"
             raise OnnxImportError(text, where=f"{self.file.name}:{label}")
@@ -374,7 +391,7 @@ def _attributes(node: onnx.NodeProto, frame: Frame, place: str) -> dict[str, onn
     return found
 
 
-def _fitted(version: Version, operands: list[Sym | None], call: Call) -> list[Sym | None]:
+def _fitted(version: Version, operands: list[Item | None], call: Call) -> list[Item | None]:
     """Return the operands for the function's signature; trailing missing ones are left out."""
     while operands and operands[-1] is None:
         operands = operands[:-1]
@@ -383,12 +400,16 @@ def _fitted(version: Version, operands: list[Sym | None], call: Call) -> list[Sy
     for i, name in enumerate(version.operands[: version.required]):
         if i >= len(operands) or operands[i] is None:
             call.fail(f"operand {i} ({name}) is missing")
+    if not version.holds:
+        for i, o in enumerate(operands):
+            if o is not None and not isinstance(o, Sym):
+                call.fail(f"operand {i} is {o.type}, a tensor is expected")
     if version.variadic and any(o is None for o in operands[version.required :]):
         call.fail("one of the operands is missing")
     return operands
 
 
-def _guarded(version: Version, call: Call, operands: list[Sym | None]) -> tuple[Sym | None, ...]:
+def _guarded(version: Version, call: Call, operands: list[Item | None]) -> tuple[Item | None, ...]:
     """Run the operator's function; whatever goes wrong becomes an error that names the node."""
     try:
         results = version(call, *operands)
@@ -407,7 +428,7 @@ def _guarded(version: Version, call: Call, operands: list[Sym | None]) -> tuple[
     return results
 
 
-def _check_results(call: Call, results: tuple[Sym | None, ...]) -> None:
+def _check_results(call: Call, results: tuple[Item | None, ...]) -> None:
     for i, name in enumerate(call.outputs):
         if name and (i >= len(results) or results[i] is None):
             call.unsupported(f"result {i} ({name!r}) is not supported")

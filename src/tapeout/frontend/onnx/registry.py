@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
+    from tapeout.frontend.onnx.listed import Held
     from tapeout.ops.sym import Sym
 
-Results = "Sym | tuple[Sym | None, ...]"
-Importer = Callable[..., "Sym | tuple[Sym | None, ...]"]
+Results = "Sym | Held | tuple[Sym | Held | None, ...]"
+Importer = Callable[..., "Sym | Held | tuple[Sym | Held | None, ...]"]
 F = TypeVar("F", bound=Importer)
 
 
@@ -38,6 +39,7 @@ class Version:
         required: How many must be there.
         variadic: Whether the last operand may come any number of times.
         note: What is not supported, for the reference page.
+        holds: Whether it takes sequences and optionals.
     """
 
     name: str
@@ -47,8 +49,9 @@ class Version:
     required: int
     variadic: bool
     note: str
+    holds: bool = False
 
-    def __call__(self, call: Call, *operands: Sym | None) -> tuple[Sym | None, ...]:
+    def __call__(self, call: Call, *operands: Sym | Held | None) -> tuple[Sym | Held | None, ...]:
         """Append the operator's nodes and return its results."""
         results = self.run(call, *operands)
         return results if isinstance(results, tuple) else (results,)
@@ -57,18 +60,18 @@ class Version:
 _TABLE: dict[str, dict[int, Version]] = {}
 
 
-def op(*names: str, since: int = 1, note: str = "") -> Callable[[F], F]:
+def op(*names: str, since: int = 1, note: str = "", holds: bool = False) -> Callable[[F], F]:
     """Enter a function as the meaning of operators from a version on."""
 
     def enter(run: F) -> F:
         for name in names:
-            add(name, since, run, note)
+            add(name, since, run, note, holds=holds)
         return run
 
     return enter
 
 
-def add(name: str, since: int, run: Importer, note: str = "") -> None:
+def add(name: str, since: int, run: Importer, note: str = "", *, holds: bool = False) -> None:
     """Enter a function in the table; for operators that are one line each."""
     operands = list(inspect.signature(run).parameters.values())[1:]
     variadic = bool(operands) and operands[-1].kind is inspect.Parameter.VAR_POSITIONAL
@@ -77,7 +80,7 @@ def add(name: str, since: int, run: Importer, note: str = "") -> None:
     if since in versions:
         raise ValueError(f"{name} has two meanings since version {since}")
     versions[since] = Version(
-        name, since, run, tuple(p.name for p in operands), required, variadic, note
+        name, since, run, tuple(p.name for p in operands), required, variadic, note, holds
     )
 
 

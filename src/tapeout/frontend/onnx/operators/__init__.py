@@ -13,6 +13,7 @@ from tapeout.frontend.onnx.operators import (
     pool,
     reduce,
     resize,
+    sequence,
     shape,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "pool",
     "reduce",
     "resize",
+    "sequence",
     "shape",
 ]

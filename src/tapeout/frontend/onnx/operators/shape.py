@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tapeout.frontend.onnx.call import Call
+    from tapeout.frontend.onnx.listed import Held
     from tapeout.ops.sym import Sym
 
 _INT64_MAX = (1 << 63) - 1
 
 
-@op("Identity", since=1)
-def identity(call: Call, x: Sym) -> Sym:
+@op("Identity", since=1, holds=True)
+def identity(call: Call, x: Sym | Held) -> Sym | Held:
     return x
 
 
