@@ -248,7 +248,8 @@ def pad_attribute(call: Call, x: Sym) -> Sym:
 def pad(
     call: Call, x: Sym, pads: Sym, constant_value: Sym | None = None, axes: Sym | None = None
 ) -> Sym:
-    modes = ("constant", "reflect", "edge", *(("wrap",) if call.opset >= 19 else ()))
+    # "wrap" is of opset 19; PyTorch writes it at 18.
+    modes = ("constant", "reflect", "edge", *(("wrap",) if call.opset >= 18 else ()))
     mode = call.choice("mode", modes, "constant")
     value = (
         0.0 if constant_value is None else call.scalar(constant_value, "the value of the padding")
