@@ -27,6 +27,7 @@ from tapeout.support.errors import (
 )
 
 if TYPE_CHECKING:
+    from tapeout.api import surgery
     from tapeout.api.check import check
     from tapeout.api.compile import Executable, compile, training_step
     from tapeout.api.gradcheck import gradcheck
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tapeout.data.load import load as load_data
     from tapeout.export.torch import export_torch
     from tapeout.frontend import init, nn
+    from tapeout.frontend.custom import custom_gradient
     from tapeout.frontend.dsl import Builder
     from tapeout.ir.dtype import bf16, bool_, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
     from tapeout.ir.graph import Graph
@@ -50,6 +52,7 @@ _WHERE = {
     "Graph": "tapeout.ir.graph",
     "Trainer": "tapeout.api.trainer",
     "check": "tapeout.api.check",
+    "custom_gradient": "tapeout.frontend.custom",
     "compile": "tapeout.api.compile",
     "export_torch": "tapeout.export.torch",
     "gradcheck": "tapeout.api.gradcheck",
@@ -81,6 +84,7 @@ _WHERE = {
     "losses": "tapeout.training.losses:",
     "nn": "tapeout.frontend.nn:",
     "optimizers": "tapeout.training.optimizers:",
+    "surgery": "tapeout.api.surgery:",
 }
 
 __all__ = [
@@ -106,6 +110,7 @@ __all__ = [
     "check",
     "compile",
     "export_torch",
+    "custom_gradient",
     "f16",
     "f32",
     "f64",
@@ -124,6 +129,7 @@ __all__ = [
     "nn",
     "optimizers",
     "save_onnx",
+    "surgery",
     "training_step",
     "u8",
     "u16",

@@ -181,3 +181,23 @@ def test_a_mean_over_what_is_not_bound(rng: np.random.Generator) -> None:
     found = tapeout.compile(g.graph())(x=x)
     np.testing.assert_allclose(found["mean"], x.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found["share"], x / 5, rtol=1e-6)
+
+
+def test_modes_by_layer(rng: np.random.Generator) -> None:
+    graph = model()
+    frozen = graph.with_mode({"bn*": "eval", "drop": "eval"})
+    assert [n for n, _ in frozen.updates] == ["rows.running_mean", "rows.running_var"]
+    t = trainer(frozen)
+    before = t.session.read("bn.running_mean")
+    t.step(batch(rng))
+    assert np.array_equal(t.session.read("bn.running_mean"), before)
+    assert np.any(t.session.read("rows.running_mean") != 0)
+    x = batch(rng)["x"]
+    same = trainer(graph)
+    want = same.predict({"x": x})["logits"]
+    inferring = graph.with_mode("eval")
+    assert inferring.evaluation is None
+    np.testing.assert_array_equal(tapeout.compile(inferring)(x=x)["logits"], want)
+    assert str(inferring.with_mode("train")) == str(graph)
+    with pytest.raises(tapeout.OptionError, match="no dropout or batch normalisation"):
+        graph.with_mode({"conv": "eval"})

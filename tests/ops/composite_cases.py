@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapeout.ir import dtype as dt
+from tapeout.ir.build import Builder
+from tapeout.ir.type import TensorType
+from tapeout.ops.composite.custom import Custom
 from tapeout.ops.composite.loss import SoftmaxCrossEntropy
 from tapeout.ops.composite.norm import BatchNorm, Normalize, RmsNorm
 from tapeout.ops.composite.pool import MaxPool
 from tapeout.ops.composite.resample import Resample, transposed
 from tapeout.ops.composite.softmax import LogSoftmax, LogSumExp, Softmax
+from tapeout.ops.sym import Sym
 from tests.ops.cases import Case, Operand
 
 if TYPE_CHECKING:
@@ -246,4 +250,23 @@ def resamplings() -> list[Case]:
     return out
 
 
-CASES = [*resamplings(), *SOFTMAX, *LOSSES, *POOLS, *NORMS]
+def custom() -> list[Case]:
+    """Return rows of a function with the true gradient as its rule, and of one without operands' gradient."""
+    out = []
+    for d in (dt.f64, dt.f32):
+        x = TensorType(d, (2, 3))
+        b = Builder("formula")
+        given = [Sym(b, b.add_input(f"x{i}", x)) for i in (0, 1)]
+        b.set_output("y0", (given[0].tanh() * given[1]).value)
+        rule = Builder("rule")
+        dy, u, v, _ = (Sym(rule, rule.add_input(n, x)) for n in ("dy0", "x0", "x1", "y0"))
+        t = u.tanh()
+        rule.set_output("d0", (dy * v * (1 - t * t)).value)
+        rule.set_output("d1", (dy * t).value)
+        op = Custom("bent", b.graph(), rule.graph())
+        operands = (Operand(d, (2, 3)), Operand(d, (2, 3)))
+        out.append(Case(op, operands, "transcendental", lambda x, y: np.tanh(x) * y, at=False))
+    return out
+
+
+CASES = [*custom(), *resamplings(), *SOFTMAX, *LOSSES, *POOLS, *NORMS]

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tapeout.frontend.init import Initializer, generator
-from tapeout.frontend.modes import ByMode, settle
+from tapeout.frontend.modes import ByMode, with_modes
 from tapeout.ir.build import Builder as GraphBuilder
 from tapeout.ir.dtype import DType, f32, from_numpy, i64
 from tapeout.ir.graph import Graph
+from tapeout.ir.modes import Modes
 from tapeout.ir.rebind import rebind
 from tapeout.ir.type import Dim, TensorType
+from tapeout.ops import control
 from tapeout.ops.random import stream_of
 from tapeout.ops.sym import Sym, constant, random_bits
 from tapeout.support.errors import ShapeError, TapeoutError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from tapeout.ir.graph import Kind, Value
     from tapeout.ir.op import Array, Op
+    from tapeout.ops.control import Branch, Step
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 # Preview numbers of unbound dimensions: distinct primes, so that two names never look equal by chance.
@@ -178,12 +181,64 @@ class Builder:
         """Return a constant."""
         return constant(self._recorder, array, None if dtype is None else as_dtype(dtype))
 
+    def scan(
+        self,
+        step: Step,
+        init: Sequence[Sym],
+        xs: Sequence[Sym] = (),
+        consts: Sequence[Sym] = (),
+        *,
+        length: int | None = None,
+        reverse: bool = False,
+    ) -> tuple[list[Sym], list[Sym]]:
+        """Run a function once per time step, each step reading what the one before carried on.
+
+        Args:
+            step: Called once, as `step(carries, slices, consts)`, with lists of Syms of the loop's body; returns (next carries, values
+                to stack). It reads only what it is given, and declares nothing.
+            init: The initial carries; a carry keeps its shape and element type.
+            xs: Values [length, ...]; each step reads its slice.
+            consts: What every step reads, parameters above all.
+            length: Number of steps; that of `xs` if there are any.
+            reverse: Whether time runs from the last slice to the first.
+
+        Returns:
+            (histories [length + 1, ...] of the carries, stacks [length, ...]), both aligned with time. Forward, slot 0 of a history is
+            the initial value and slot t + 1 that after time t; in reverse, slot `length` is the initial value and slot t that after
+            time t.
+
+        Raises:
+            ShapeError: Lengths differ or are unknown, a carry changes its type, or the body reads what it was not given.
+        """
+        with self._recorder.at(user_line()):
+            return control.scan(step, init, xs, consts, length, reverse=reverse)
+
+    def cond(
+        self, predicate: Sym, then: Branch, otherwise: Branch, operands: Sequence[Sym] = ()
+    ) -> list[Sym]:
+        """Run one of two functions, chosen at run time; the other is not run, and neither is its gradient.
+
+        Args:
+            predicate: A bool scalar.
+            then: Called once with the operands as the branch sees them; returns a list of Syms. It reads only what it is given.
+            otherwise: Likewise; its results have the same types.
+            operands: What the branches read.
+
+        Returns:
+            The results of the branch that ran.
+
+        Raises:
+            ShapeError: The predicate is no bool scalar, or the branches give different types.
+        """
+        with self._recorder.at(user_line()):
+            return control.cond(predicate, then, otherwise, operands)
+
     def output(self, name: str, value: Sym) -> None:
         """Name an output."""
         self._recorder.set_output(name, value.value)
 
     def graph(self) -> Graph:
-        """Return the graph: in training mode, and with its inference mode as `evaluation` if it has layers that differ.
+        """Return the graph, in training mode; it knows itself in inference mode if it has layers that differ.
 
         Raises:
             TapeoutError: There is no output.
@@ -194,14 +249,7 @@ class Builder:
             raise TapeoutError(
                 f"graph {recorded.name!r} has no output", hint="call g.output(name, value)"
             )
-        trained = _bindable(settle(recorded, recorder.owners, lambda _: True))
-        if not recorder.owners and not any(isinstance(n.op, ByMode) for n in recorded.nodes):
-            return trained
-        owners = dict(recorder.owners)
-        return replace(
-            trained,
-            evaluation=lambda: _bindable(settle(recorded, owners, lambda _: False)),
-        )
+        return with_modes(recorded, dict(recorder.owners), _bindable, Modes())
 
     def _shape(self, shape: Sequence[int | str]) -> tuple[int, ...]:
         return tuple(

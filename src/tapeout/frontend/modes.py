@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.build import rebuilder
+from tapeout.ir.modes import Modes
 from tapeout.ir.op import Op
 from tapeout.ir.rewrite import finish
 from tapeout.support.errors import ShapeError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tapeout.ir.graph import Graph, Node, Value
+    from tapeout.ir.modes import Mode
     from tapeout.ir.type import TensorType
 
 
@@ -64,6 +66,49 @@ def settle(graph: Graph, owners: Mapping[str, list[str]], trains: Callable[[str]
         if (any(map(trains, owners[name])) if name in owners else trains(""))
     )
     return _needed(replace(graph, updates=updates), kept, chosen)
+
+
+def with_modes(
+    recorded: Graph,
+    owners: Mapping[str, list[str]],
+    bindable: Callable[[Graph], Graph],
+    modes: Modes,
+) -> Graph:
+    """Return a recorded graph in some modes, which knows itself in all others.
+
+    Args:
+        recorded: The graph, with choices.
+        owners: As for `settle`.
+        bindable: Makes a graph whose named dimensions can be bound.
+        modes: The mode of each layer.
+    """
+    layers = dict.fromkeys(n.op.layer for n in recorded.nodes if isinstance(n.op, ByMode))
+    layers.update(dict.fromkeys(layer for found in owners.values() for layer in found))
+    if not layers:
+        return bindable(settle(recorded, owners, lambda _: True))
+    names = {
+        layer: [v.name for v in recorded.variables if v.name.startswith(f"{layer}.")]
+        for layer in layers
+    }
+
+    def trains(layer: str) -> bool:
+        if not layer:
+            return not modes.is_inference
+        return modes.of(layer, *names[layer]) != "eval"
+
+    def over(mode: Mode) -> Graph:
+        asked = Modes().over(mode, recorded.name)
+        asked.check([*names, *(n for found in names.values() for n in found)], recorded.name)
+        return with_modes(recorded, owners, bindable, modes.over(mode, recorded.name))
+
+    def inferring() -> Graph:
+        return bindable(settle(recorded, owners, lambda _: False))
+
+    return replace(
+        bindable(settle(recorded, owners, trains)),
+        modes=over,
+        evaluation=None if modes.is_inference else inferring,
+    )
 
 
 def _needed(

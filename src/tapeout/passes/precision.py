@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import DType, f64
 from tapeout.ir.graph import Check, Graph, Value, Variable
+from tapeout.ir.region import with_bodies
 from tapeout.ir.tensor import Tensor
 from tapeout.ops.elementwise import Bitcast
 from tapeout.support.errors import NotDifferentiable
@@ -64,4 +65,5 @@ def _wide_op(op: Op) -> Op:
             changed[f.name] = f64
         elif isinstance(old, Tensor) and old.dtype.is_float and old.dtype != f64:
             changed[f.name] = Tensor.of(old.array.astype(f64.numpy))
+    op = with_bodies(op, widen)
     return replace(op, **changed) if changed else op

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from tapeout.frontend.init import fan_in_uniform, xavier_uniform, zeros
 from tapeout.frontend.nn.base import expect_shape, known, parameter, recorder
-from tapeout.frontend.nn.dense import dropout as dropped
+from tapeout.frontend.nn.dense import in_training
 from tapeout.ir.dtype import bool_
+from tapeout.ops.composite import attention as composite_attention
 from tapeout.ops.composite import linear as composite_linear
 from tapeout.ops.composite.softmax import softmax
 from tapeout.ops.sym import iota
@@ -41,39 +42,41 @@ def attention(
         name: Name of the layer; needed with dropout.
 
     Returns:
-        [*, H, L, D]. A query that may look nowhere gives NaN, as in PyTorch.
+        [*, H, L, D]; zeros for a query that may look nowhere.
 
     Raises:
         ShapeError: The shapes do not fit.
     """
-    _check(q, k, v)
-    k, v = (_shared(x, q.shape[-3]) if q.rank > 3 or q.rank == 3 else x for x in (k, v))
-    factor = 1 / math.sqrt(known(q, -1, name or "attention")) if scale is None else scale
+    factor = 1 / math.sqrt(known(q, -1, name or "attention")) if scale is None else float(scale)
+    # The composite takes heads; without that dimension there is one.
+    shape = [*q.shape[:-1], v.shape[-1]]
+    q, k, v = (x.expand_dims([0]) if x.rank == 2 else x for x in (q, k, v))
+    y = composite_attention.attention(q, k, v, mask, scale=factor, causal=causal)
+    if dropout:
+        here = recorder(q, name)
+        y = here.by_mode(name, _with_dropout(q, k, v, mask, factor, causal, dropout, name), y)
+    return y.reshape(shape)
+
+
+def _with_dropout(
+    q: Sym,
+    k: Sym,
+    v: Sym,
+    mask: Sym | None,
+    factor: float,
+    causal: bool,
+    share: float,
+    name: str,
+) -> Sym:
+    """Return attention of which a share of the weights is dropped."""
+    k, v = (_shared(x, q.shape[-3]) for x in (k, v))
     scores = (q * factor).matmul(k.transpose([*range(k.rank - 2), k.rank - 1, k.rank - 2]))
     if causal:
         rows, columns = (iota(q.builder, scores.shape, scores.rank - 2 + i) for i in (0, 1))
         scores = (columns <= rows).where(scores, -math.inf)
     if mask is not None:
         scores = mask.where(scores, -math.inf) if mask.dtype == bool_ else scores + mask
-    weights = softmax(scores, -1)
-    if dropout:
-        weights = dropped(weights, dropout, name=name)
-    return weights.matmul(v)
-
-
-def _check(q: Sym, k: Sym, v: Sym) -> None:
-    fits = (
-        q.rank == k.rank == v.rank >= 2
-        and q.shape[-1] == k.shape[-1]
-        and k.shape[-2] == v.shape[-2]
-        and (q.rank == 2 or k.shape[-3] == v.shape[-3])
-        and (q.rank == 2 or q.shape[-3] % k.shape[-3] == 0)
-    )
-    expect_shape(
-        fits,
-        f"attention: queries {q.type.text}, keys {k.type.text}, values {v.type.text}; "
-        "expected [*, H, L, E], [*, G, S, E], [*, G, S, D] with G dividing H",
-    )
+    return in_training(softmax(scores, -1), share, name).matmul(v)
 
 
 def _shared(x: Sym, heads: int) -> Sym:

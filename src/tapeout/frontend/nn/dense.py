@@ -136,12 +136,15 @@ def dropout2d(x: Sym, p: float = 0.5, *, name: str) -> Sym:
 
 def _dropped(x: Sym, p: float, name: str, shape: tuple[int, ...]) -> Sym:
     expect(0.0 <= p <= 1.0, f"dropout {name!r}: the share is {p}, expected 0..1")
-    if p == 0.0:
-        return x
-    here = recorder(x, name)
+    return recorder(x, name).by_mode(name, in_training(x, p, name, shape), x) if p else x
+
+
+def in_training(x: Sym, p: float, name: str, shape: tuple[int, ...] | None = None) -> Sym:
+    """Return `x` with a share of its elements 0 and the others scaled up; `shape` is what is drawn: that of `x`, or its first dimensions."""
     if p == 1.0:
-        return here.by_mode(name, x.zeros_like(), x)
+        return x.zeros_like()
+    drawn = x.shape if shape is None else shape
     limit = min(round(p * (1 << 32)), (1 << 32) - 1)
-    kept = here.bits(name, shape) >= x.constant(limit, u32)
-    kept = kept.broadcast(x.shape, range(len(shape)))
-    return here.by_mode(name, kept.where(x * (1.0 / (1.0 - p)), 0), x)
+    kept = recorder(x, name).bits(name, drawn) >= x.constant(limit, u32)
+    kept = kept.broadcast(x.shape, range(len(drawn)))
+    return kept.where(x * (1.0 / (1.0 - p)), 0)
