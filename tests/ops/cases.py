@@ -125,6 +125,7 @@ def all_cases() -> list[Case]:
         attention_cases,
         composite_cases,
         contraction_cases,
+        control_cases,
         elementwise_cases,
         movement_cases,
     )
@@ -135,6 +136,7 @@ def all_cases() -> list[Case]:
         *contraction_cases.CASES,
         *composite_cases.CASES,
         *attention_cases.CASES,
+        *control_cases.CASES,
     ]
 
 

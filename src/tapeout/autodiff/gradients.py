@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tapeout.autodiff.reverse import backward, needs_expansion
+from tapeout.autodiff.formulas import formulas
+from tapeout.autodiff.residuals import residuals
+from tapeout.autodiff.reverse import backward
 from tapeout.ir.build import rebuilder
 from tapeout.ops.sym import Sym, constant
 from tapeout.support.errors import NotDifferentiable, OptionError, nearest
@@ -149,25 +151,8 @@ def named_values(graph: Graph, wrt: str | Sequence[str]) -> dict[str, Value]:
 
 
 def expand(graph: Graph) -> Graph:
-    """Return the graph with every composite that has no gradient rule replaced by its formula."""
-    if not any(needs_expansion(n) for n in graph.nodes):
-        return graph
-    b = rebuilder(graph)
-    new: dict[Value, Value] = {}
-    for node in graph.nodes:
-        operands = tuple(new.get(v, v) for v in node.operands)
-        if needs_expansion(node):
-            with b.at(node.loc):
-                results = tuple(s.value for s in node.op.decompose(*(Sym(b, v) for v in operands)))  # type: ignore[attr-defined]
-        elif operands == node.operands:
-            b.keep(node)
-            continue
-        else:
-            results = b.emit(node.op, *operands, loc=node.loc)
-        new.update(zip(node.results, results, strict=True))
-    _copy_results(b, graph, new)
-    expanded = _finish(b, graph)
-    return expand(expanded) if any(needs_expansion(n) for n in expanded.nodes) else expanded
+    """Return the graph ready to be differentiated: composites without a gradient rule are formulas, scans keep residuals."""
+    return residuals(formulas(graph))
 
 
 def _start(graph: Graph, of: str) -> tuple[Builder, Value]:

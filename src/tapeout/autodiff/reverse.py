@@ -35,7 +35,7 @@ def backward(
         NotDifferentiable: An operation on the way has no gradient; names its place.
     """
     wanted = list(wrt)
-    active = _depending_on(nodes, wanted)
+    active = depending_on(nodes, wanted)
     cotangents: dict[Value, Sym] = dict(seeds)
     for node in reversed(nodes):
         incoming = tuple(cotangents.get(r) for r in node.results)
@@ -56,7 +56,7 @@ def _pull(
     results = tuple(Sym(builder, v) for v in node.results)
     with builder.at(node.loc.as_role("backward")):
         try:
-            outgoing = node.op.pullback(incoming, operands, results)
+            outgoing = _outgoing(node, incoming, operands, results, active)
         except NotDifferentiable as e:
             raise NotDifferentiable(
                 e.message, where=e.where or str(node.loc), hint=e.hint
@@ -71,15 +71,24 @@ def _pull(
             cotangents[value] = cotangent if known is None else known + cotangent
 
 
-def _depending_on(nodes: Sequence[Node], wanted: Sequence[Value]) -> set[Value]:
+def _outgoing(
+    node: Node,
+    incoming: tuple[Sym | None, ...],
+    operands: tuple[Sym, ...],
+    results: tuple[Sym, ...],
+    active: set[Value],
+) -> tuple[Sym | None, ...]:
+    if not node.op.regions or isinstance(node.op, Composite):
+        return node.op.pullback(incoming, operands, results)
+    from tapeout.autodiff.scan import pull_control  # which derives its regions by this very module
+
+    return pull_control(node.op, incoming, operands, results, [v in active for v in node.operands])
+
+
+def depending_on(nodes: Sequence[Node], wanted: Sequence[Value]) -> set[Value]:
     """Return the float values that depend on `wanted`, themselves included."""
     active = {v for v in wanted if v.type.dtype.is_float}
     for node in nodes:
         if any(v in active for v in node.operands):
             active.update(r for r in node.results if r.type.dtype.is_float)
     return active
-
-
-def needs_expansion(node: Node) -> bool:
-    """Return whether a node must be replaced by its formula before it can be differentiated."""
-    return isinstance(node.op, Composite) and not node.op.has_gradient

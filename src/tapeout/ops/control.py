@@ -47,7 +47,7 @@ class Control(Op):
         return (self.name, *plain, *map(digest, bodies(self)))
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._key() == other._key()  # type: ignore[attr-defined]
+        return type(other) is type(self) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())
