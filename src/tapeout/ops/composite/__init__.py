@@ -1,5 +1,15 @@
 """Formulas with a gradient rule of their own, decomposed after differentiation: softmax, losses, pooling, normalisation."""
 
-from tapeout.ops.composite import attention, custom, index, linear, loss, norm, pool, resample, softmax
+from tapeout.ops.composite import (
+    attention,
+    custom,
+    index,
+    linear,
+    loss,
+    norm,
+    pool,
+    resample,
+    softmax,
+)
 
 __all__ = ["attention", "custom", "index", "linear", "loss", "norm", "pool", "resample", "softmax"]
