@@ -28,7 +28,7 @@ SPREAD = 0.1
 
 
 class ExportFailed(Exception):
-    """PyTorch itself could not export."""
+    """PyTorch itself could not export, or wrote a file that is not the module."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,17 @@ class Given(nn.Module):
         return self.inner(x, h if c is None else (h, c))
 
 
+class Called(nn.Module):
+    """A module called with one or two tensors; the older exporter takes defaults such as `is_causal=False` for tensors."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return self.inner(x) if y is None else self.inner(x, y)
+
+
 class Attended(nn.Module):
     """Attention of a sequence to itself, with the options that shape the graph."""
 
@@ -114,10 +125,10 @@ def transformers() -> Iterator[Case]:
     sizes = {"d_model": 8, "nhead": 2, "dim_feedforward": 16, "dropout": 0.0, "batch_first": True}
 
     def encoder(**more: object) -> nn.Module:
-        return nn.TransformerEncoderLayer(**{**sizes, **more})
+        return Called(nn.TransformerEncoderLayer(**{**sizes, **more}))
 
     def decoder(**more: object) -> nn.Module:
-        return nn.TransformerDecoderLayer(**{**sizes, **more})
+        return Called(nn.TransformerDecoderLayer(**{**sizes, **more}))
 
     yield Case("TransformerEncoderLayer", encoder, (x,), variants=FOLDED)
     yield Case(
@@ -134,13 +145,15 @@ def transformers() -> Iterator[Case]:
     yield Case("TransformerDecoderLayer(norm_first)", lambda: decoder(norm_first=True), (x, memory))
     yield Case(
         "TransformerEncoder",
-        lambda: nn.TransformerEncoder(encoder(), 2, enable_nested_tensor=False),
+        lambda: Called(nn.TransformerEncoder(encoder().inner, 2, enable_nested_tensor=False)),
         (x,),
     )
-    yield Case("TransformerDecoder", lambda: nn.TransformerDecoder(decoder(), 2), (x, memory))
+    yield Case(
+        "TransformerDecoder", lambda: Called(nn.TransformerDecoder(decoder().inner, 2)), (x, memory)
+    )
     yield Case(
         "Transformer",
-        lambda: nn.Transformer(num_encoder_layers=1, num_decoder_layers=1, **sizes),
+        lambda: Called(nn.Transformer(num_encoder_layers=1, num_decoder_layers=1, **sizes)),
         (x, memory),
     )
 
