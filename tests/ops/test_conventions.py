@@ -16,7 +16,8 @@ from tapeout.ir.build import Builder
 from tapeout.ir.dtype import from_numpy
 from tapeout.ir.type import TensorType
 from tapeout.ops import elementwise as ew
-from tapeout.ops.composite import loss, pool, softmax
+from tapeout.ops.composite import index, loss, order, pool, softmax
+from tapeout.ops.running import cumulative_product
 from tapeout.ops.sym import Sym
 from tapeout.oracle import graph as graph_oracle
 
@@ -64,6 +65,17 @@ SQUARE = [[[[1.0, 1.0], [1.0, 1.0]]]]
 def weighed_softmax(x: Sym) -> Sym:
     """Return softmax with elements of different weight, as their plain sum is always 1."""
     return softmax.softmax(x) * x.constant(np.array([1.0, 2.0])).cast(x.dtype)
+
+
+def ranked(x: Sym) -> Sym:
+    """Return the elements in rising order, weighed 1, 2, 3."""
+    found, _ = order.top_k(x, 3, 0, largest=False)
+    return found * x.constant(np.array([1.0, 2.0, 3.0])).cast(x.dtype)
+
+
+def scattered(reduction: str) -> Callable[[Sym, Sym], Sym]:
+    """Return a scatter of two updates to one place."""
+    return lambda x, u: index.scatter_along(x, x.constant(np.array([0, 0])), u, 0, reduction)
 
 
 ROWS = [
@@ -117,6 +129,12 @@ ROWS = [
     row("rem", op(ew.Rem()), [[5.5], [2.0]], [[1], [-2]]),
     row("mod", op(ew.Mod()), [[-5.5], [2.0]], [[1], [3]]),
     row("take twice", lambda x: x.take(x.constant(np.array([0, 0])), 0), [[1.0, 2.0]], [[2, 0]]),
+    row("top_k tie", lambda x: order.top_k(x, 1, 0)[0], [[1.0, 1.0, 0.0]], [[1, 0, 0]]),
+    row("sort tie", ranked, [[5.0, 5.0, 1.0]], [[2, 3, 1]]),
+    row("scatter twice", scattered("set"), [[1.0, 2.0], [7.0, 8.0]], [[0, 1], [0, 1]]),
+    row("scatter max tie", scattered("max"), [[1.0, 2.0], [1.0, 0.0]], [[0.5, 1], [0.5, 0]]),
+    row("scatter mul 0", scattered("mul"), [[2.0, 3.0], [0.0, 5.0]], [[0, 1], [10, 0]]),
+    row("cumprod 0", lambda x: cumulative_product(x, 0), [[2.0, 0.0, 3.0]], [[1, 8, 0]]),
     row("asin", op(ew.Asin()), [[1.0, -1.0]], [[INF, INF]]),
     row("acos", op(ew.Acos()), [[1.0, -1.0]], [[-INF, -INF]]),
     row("acosh", op(ew.Acosh()), [[1.0]], [[INF]]),

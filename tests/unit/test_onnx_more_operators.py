@@ -120,7 +120,17 @@ def resizes() -> Iterator[Case]:
     )
 
 
-CASES = [*scatters(), *resizes()]
+def orders() -> Iterator[Case]:
+    E = "exact"
+    yield Case("TopK", 9, ((3, 5),), {"k": 2}, outputs=2, kind=E)
+    yield Case("TopK", 10, ((3, 5), ints(3)), {"axis": 0}, outputs=2, kind=E, stored=(1,))
+    tied = numbers(np.int32, 3, 8, low=0, high=3)
+    for flags in ({}, {"largest": 0}, {"axis": 0, "largest": 0}):
+        yield Case("TopK", 11, ((3, 8), ints(3)), flags, outputs=2, kind=E, stored=(1,))
+        yield Case("TopK", 11, (tied, ints(2)), flags, outputs=2, kind=E, stored=(1,))
+
+
+CASES = [*scatters(), *resizes(), *orders()]
 
 
 def expected(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Array]:

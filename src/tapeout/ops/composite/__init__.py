@@ -12,4 +12,4 @@ from tapeout.ops.composite import (
     softmax,
 )
 
-__all__ = ["attention", "custom", "index", "linear", "loss", "norm", "pool", "resample", "softmax"]
+__all__ = ["attention", "custom", "index", "linear", "loss", "norm", "order", "pool", "resample", "softmax"]

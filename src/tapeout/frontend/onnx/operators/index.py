@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import i64
 from tapeout.ops.composite import index as ix
+from tapeout.ops.composite import order
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.call import Call
@@ -79,3 +80,26 @@ def triangle(call: Call, x: Sym, k: Sym | None = None) -> Sym:
     edge = rows if k is None else rows + k.cast(i64).reshape([])
     keep = columns >= edge if upper else columns <= edge
     return keep.where(x, x.zeros_like())
+
+
+@op("TopK", since=1)
+def top_k_attribute(call: Call, x: Sym) -> tuple[Sym, Sym]:
+    return _top_k(call, x, call.integer("k"), largest=True)
+
+
+@op("TopK", since=10, note="k: known at import")
+def top_k_operand(call: Call, x: Sym, k: Sym) -> tuple[Sym, Sym]:
+    return _top_k(call, x, int(call.scalar(k, "k")), largest=True)
+
+
+@op("TopK", since=11, note="k: known at import")
+def top_k(call: Call, x: Sym, k: Sym) -> tuple[Sym, Sym]:
+    call.skip("sorted")  # in order is one of the orders that are allowed without it
+    largest = call.flag("largest", default=True)
+    return _top_k(call, x, int(call.scalar(k, "k")), largest=largest)
+
+
+def _top_k(call: Call, x: Sym, k: int, *, largest: bool) -> tuple[Sym, Sym]:
+    axis = call.axis(call.integer("axis", -1), x.rank)
+    call.require(0 <= k <= x.shape[axis], f"k is {k}, axis {axis} of {x.type} is shorter")
+    return order.top_k(x, k, axis, largest=largest)
