@@ -7,9 +7,21 @@ from tapeout.ops.composite import (
     linear,
     loss,
     norm,
+    order,
     pool,
     resample,
     softmax,
 )
 
-__all__ = ["attention", "custom", "index", "linear", "loss", "norm", "order", "pool", "resample", "softmax"]
+__all__ = [
+    "attention",
+    "custom",
+    "index",
+    "linear",
+    "loss",
+    "norm",
+    "order",
+    "pool",
+    "resample",
+    "softmax",
+]
