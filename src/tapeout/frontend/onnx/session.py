@@ -14,6 +14,7 @@ from tapeout.frontend.onnx.functions import Key, all_nodes, local_functions, nod
 from tapeout.frontend.onnx.names import check_names
 from tapeout.frontend.onnx.read import LIMIT_BYTES
 from tapeout.frontend.onnx.registry import find
+from tapeout.frontend.onnx.untie import untied
 from tapeout.frontend.onnx.weights import (
     Stored,
     Trainable,
@@ -85,6 +86,7 @@ class Session:
         self.modes = mode if isinstance(mode, Modes) else Modes().over(mode, file.name)
         self._with_modes: dict[str, None] = {}
         check_names(file)
+        file = self.file = untied(file)
         self.functions = local_functions(file)
         self._arrays: dict[str, Array] = {}
         self._variables: dict[str, Variable] = {}

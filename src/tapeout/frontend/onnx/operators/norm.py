@@ -72,8 +72,9 @@ def _train(
     )
     moved = []
     for old, new in zip(running, batch, strict=True):
-        wide = call.latest(old).cast(new.dtype)
-        moved.append((wide * momentum + new * (1 - momentum)).cast(old.dtype))
+        now = call.latest(old).cast(new.dtype)
+        # Not `now * momentum + new * (1 - momentum)`: rounded, the two factors do not add up to 1.
+        moved.append((now + (new - now) * (1 - momentum)).cast(old.dtype))
     for old, new in zip(running, moved, strict=True):
         call.update(old, new, "the running statistics", needed=not any(call.outputs[1:3]))
     saved = [b.cast(r.dtype) for b, r in zip(batch, running, strict=True)]
