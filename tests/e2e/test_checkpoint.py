@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import tapeout
 from tests.e2e.networks import MODELS
+from tests.onnx_models import parsed
 
 TINY = MODELS / "matrix" / "tiny_mlp_dynamo_opset18.onnx"
 ROWS, BATCH = 50, 8
@@ -183,6 +185,76 @@ def test_frozen_parameters_stay_frozen(tmp_path: Path) -> None:
         "fc2.weight",
         "fc2.bias",
     ]
+
+
+def test_a_frozen_graph_made_in_python(tmp_path: Path) -> None:
+    """The graph that is given again need not be frozen again."""
+    path = tmp_path / "run.ckpt"
+
+    def build() -> tapeout.Graph:
+        with tapeout.Builder("mine") as g:
+            h = tapeout.nn.tanh(tapeout.nn.linear(g.input("x", ("N", 8)), 5, name="fc1"))
+            g.output("y", tapeout.nn.linear(h, 3, name="fc2"))
+        return g.graph()
+
+    t = trainer(model=build().freeze("fc1.*"))
+    t.fit(data(), batch_size=BATCH, callbacks=[SaveAt(path, 2)])
+    for model in (build(), build().freeze("fc2.weight")):
+        again = tapeout.Trainer.restore(path, model)
+        again.fit(data(), batch_size=BATCH)
+        assert variables(again) == variables(t)
+
+
+def settled() -> onnx.ModelProto:
+    """A model that is read in many ways: two dropouts, a named size, an input that decides an axis, a scalar."""
+    return parsed(
+        'g (float[N,8] x, int64[1] axes) => (float[N,3] logits) {["drop1"] a, ma = Dropout (x, half); '
+        'b = Gemm <transB = 1> (a, w, c); ["drop2"] d, md = Dropout (b, half); '
+        "e = ReduceMean (d, axes); f = Sub (d, e); logits = Mul (f, scale)}",
+        half=np.array(0.5, np.float32),
+        w=np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32),
+        c=np.zeros(3, np.float32),
+        scale=np.array(2, np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({}, lambda g: g),
+        ({"mode": "eval"}, lambda g: g),
+        ({"mode": {"drop1": "eval"}}, lambda g: g),
+        ({"dims": {"N": BATCH}}, lambda g: g),
+        ({"shapes": {"x": (BATCH, None)}}, lambda g: g),
+        ({"trainable": ["*", "scale"]}, lambda g: g.freeze("scale")),
+        ({"mode": "eval"}, lambda g: g.with_mode({"drop2": "train"}).freeze("w")),
+        ({}, lambda g: g.with_mode("eval").with_mode({"drop*": "train", "drop2": "eval"})),
+        ({}, lambda g: g.freeze("*").unfreeze("c").bind({"N": BATCH})),
+        ({}, lambda g: tapeout.surgery.rename(g, {"w": "weight", "x": "points"})),
+        ({"dims": {"N": BATCH}}, lambda g: tapeout.surgery.replace_head(g, 3, at="Gemm->b")),
+    ],
+)
+def test_a_model_is_read_as_it_was(tmp_path: Path, options: Any, change: Any) -> None:
+    """Modes, sizes, values, what is a parameter and what is frozen, and the changes of the file come back."""
+    path = tmp_path / "run.ckpt"
+    model = change(tapeout.load_onnx(settled(), values={"axes": [1]}, **options))
+    t = trainer(model=model)
+    batch = {n if n == "labels" else model.inputs[0].name: a[:48] for n, a in data().items()}
+    t.fit(batch, batch_size=BATCH, callbacks=[SaveAt(path, 2)])
+    again = tapeout.Trainer.restore(path)
+    assert str(again.model) == str(t.model).replace("<model>", "<bytes>")
+    assert again.model.dims == t.model.dims
+    again.fit(batch, batch_size=BATCH)
+    assert variables(again) == variables(t)
+    again.save(tmp_path / "again.ckpt")
+    t.save(path)
+    assert (tmp_path / "again.ckpt").read_bytes() == path.read_bytes()
+    # What is trained goes back into the file, as it was changed.
+    t.export_onnx(tmp_path / "trained.onnx")
+    trained = tapeout.load_onnx(tmp_path / "trained.onnx", values={"axes": [1]}, mode="eval")
+    rows = {n: v[:BATCH] for n, v in batch.items() if n != "labels"}
+    found = tapeout.compile(trained)(rows)["logits"]
+    np.testing.assert_array_equal(found, t.predict(rows)["logits"])
 
 
 def test_another_optimizer_does_not_fit(tmp_path: Path) -> None:

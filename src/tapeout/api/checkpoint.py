@@ -36,6 +36,8 @@ def save(trainer: Trainer, path: str | Path) -> None:
     """Write a checkpoint."""
     from safetensors.numpy import save as to_bytes
 
+    from tapeout.frontend.onnx import settings
+
     tensors = {VARIABLE + n: trainer.session.read(n) for n in trainer.session.variables}
     if isinstance(trainer.model.origin, bytes):
         tensors[MODEL] = np.frombuffer(trainer.model.origin, np.uint8)
@@ -46,7 +48,8 @@ def save(trainer: Trainer, path: str | Path) -> None:
         "loss": _spell(trainer.loss),
         "optimizer": _spell(trainer.optimizer),
         "clip_norm": trainer.clip_norm,
-        "trainable": [n for n, v in trainer.model.parameters.items() if v.trainable],
+        "trainable": {n: v.trainable for n, v in trainer.model.parameters.items()},
+        "settings": settings.to_data(trainer.model),
         "operations": _operations(trainer.model),
         "attachments": trainer.attachments,
     }
@@ -73,8 +76,7 @@ def restore(
     optimizer = given.pop("optimizer", None) or _build(meta["optimizer"], path, "optimizer")
     given.setdefault("clip_norm", meta["clip_norm"])
     given.setdefault("seed", meta["seed"])
-    found = _model(tensors, meta, path) if model is None else model
-    trainer = Trainer(found, loss=loss, optimizer=optimizer, **given)
+    trainer = Trainer(_model(model, tensors, meta, path), loss=loss, optimizer=optimizer, **given)
     saved = {n.removeprefix(VARIABLE): a for n, a in tensors.items() if n.startswith(VARIABLE)}
     _check_fit(trainer, saved, path)
     for name, array in saved.items():
@@ -85,25 +87,60 @@ def restore(
     return trainer
 
 
-def _model(tensors: Mapping[str, Array], meta: Mapping[str, Any], path: str | Path) -> Graph:
-    """Return the model that the checkpoint holds."""
-    from tapeout.api.load import load_onnx
-
+def _model(
+    given: Graph | str | Path | None,
+    tensors: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    path: str | Path,
+) -> Graph:
+    """Return the model that was given, or the one that the checkpoint holds, read and frozen as it was for the run."""
+    if isinstance(given, Graph):
+        return _frozen(given, meta["trainable"])
+    if given is not None:
+        return _read(given, meta)
     if MODEL not in tensors:
         raise CheckpointError(
             "it does not hold its model",
             where=str(path),
             hint="pass model=, the graph made in Python",
         )
-    trained = set(meta["trainable"])
-    graph = load_onnx(tensors[MODEL].tobytes(), trainable=lambda name: name in trained)
+    graph = _read(tensors[MODEL].tobytes(), meta)
     if _operations(graph) != meta["operations"]:
         raise CheckpointError(
             "its model was not read as it was for the run",
             where=str(path),
-            hint="pass model=tapeout.load_onnx(…) with the mode=, dims= and values= of the run",
+            hint="pass model=, the graph that the run had",
         )
     return graph
+
+
+def _read(model: str | Path | bytes, meta: Mapping[str, Any]) -> Graph:
+    from tapeout.frontend import onnx as front
+    from tapeout.frontend.onnx import settings
+
+    saved = meta.get("settings")
+    how = {} if saved is None else settings.from_data(saved)
+    return front.load(model, trainable=_trainable(meta), **how)
+
+
+def _trainable(meta: Mapping[str, Any]) -> Any:
+    """Return which parameters train, as `load` takes it; earlier checkpoints list those that do."""
+    found = meta["trainable"]
+    return found if isinstance(found, dict) else (lambda name: name in found)
+
+
+def _frozen(graph: Graph, trainable: Any) -> Graph:
+    """Return a graph of the user's with what was frozen for the run frozen, and the rest trainable."""
+    if not isinstance(trainable, dict):
+        return graph
+    wrong = [
+        n for n, v in graph.parameters.items() if n in trainable and trainable[n] != v.trainable
+    ]
+    if not wrong:
+        return graph
+    chosen = frozenset(wrong)
+    frozen = graph.freeze(lambda n: n in chosen and not trainable[n])
+    return frozen.unfreeze(lambda n: n in chosen and trainable[n])
 
 
 def read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:

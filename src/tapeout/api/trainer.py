@@ -99,7 +99,7 @@ class Trainer:
         self.model = model
         self.loss, self.optimizer, self.clip_norm = as_loss(loss), optimizer, clip_norm
         self.seed = seed
-        self.notes: list[str] = []
+        self.notes: list[str] = list(model.notes)
         self.attachments: dict[str, Any] = {}
         """Plain data that checkpoints carry along, such as how arrays of a data set feed the inputs."""
         self.epoch = 0

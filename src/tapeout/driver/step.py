@@ -118,7 +118,10 @@ def step_entry(
     b = _kept(with_loss, "step")
     trained = [v for v in with_loss.parameters.values() if v.trainable and v.type.dtype.is_float]
     if not trained:
-        raise OptionError("no parameter is trainable", hint="loosen trainable= (or --trainable)")
+        raise OptionError(
+            "no parameter is trainable",
+            hint="unfreeze some: model.unfreeze('head.*'), trainable=, or --trainable",
+        )
     value = Sym(b, with_loss.output[LOSS])
     add_checks(b)
     with b.at(Loc("", LOSS, "check")):

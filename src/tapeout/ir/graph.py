@@ -158,7 +158,13 @@ class Graph:
         """
         if self.source is None or not self.dims:
             return self
-        return self.source({**self.dims, **dims})
+        evaluation, modes = self.evaluation, self.modes
+        return replace(
+            self.source({**self.dims, **dims}),
+            evaluation=None if evaluation is None else lambda: evaluation().bind(dims),
+            modes=None if modes is None else lambda mode: modes(mode).bind(dims),
+            notes=self.notes,
+        )
 
     def then(self, change: Callable[[Graph], Graph], *, variables_only: bool = False) -> Graph:
         """Return `change(self)`, applied again whenever dimensions are bound, or modes chosen, anew.

@@ -9,6 +9,7 @@ from tapeout.frontend.onnx.dims import previews, unbound
 from tapeout.frontend.onnx.importer import import_once
 from tapeout.frontend.onnx.read import read_model
 from tapeout.frontend.onnx.session import Imported, Options, Session
+from tapeout.ir.modes import Modes
 from tapeout.support.errors import BudgetError, OnnxImportError, ShapeError, UnsupportedOperator
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load(
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     values: Mapping[str, ArrayLike] | None = None,
     trainable: Trainable = "*",
-    mode: Mode = "train",
+    mode: Mode | Modes = "train",
 ) -> Graph:
     """Import an ONNX model.
 
@@ -60,7 +61,8 @@ def load(
     session = Session(read_model(model), options)
     session.check_supported()
     graph = import_session(session)
-    session.check_modes()
+    if not isinstance(mode, Modes):
+        session.check_modes(mode)
     return with_modes(graph, session)
 
 
@@ -72,7 +74,7 @@ def with_modes(graph: Graph, session: Session) -> Graph:
     def in_mode(mode: Mode) -> Graph:
         other = session.in_mode(mode)
         made = import_session(other)
-        other.check_modes()
+        other.check_modes(mode)
         return with_modes(made, other)
 
     def inferring() -> Graph:

@@ -170,13 +170,13 @@ class Session:
             self._with_modes.update(dict.fromkeys(names))
         return self.modes.of(*names)
 
-    def check_modes(self) -> None:
-        """Fail when a glob of `mode` names no node that has modes; the model must have been imported.
+    def check_modes(self, asked: Mode) -> None:
+        """Fail when a glob that was asked for names no node that has modes; the model must have been imported.
 
         Raises:
             OptionError: There is such a glob.
         """
-        self.modes.check(list(self._with_modes), self.file.name)
+        Modes().over(asked).check(list(self._with_modes), self.file.name)
 
     def check_supported(self) -> None:
         """Fail when the model holds operators that are not imported, naming all of them.

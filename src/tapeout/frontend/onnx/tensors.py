@@ -88,6 +88,11 @@ def element_type(code: int, where: str) -> DType:
     raise OnnxImportError(f"element type {name} is not supported; {known} are", where=where)
 
 
+def type_code(dtype: DType) -> int:
+    """Return the `TensorProto.DataType` of an element type."""
+    return next(code for code, (known, _) in _TYPES.items() if known == dtype)
+
+
 def is_float(tensor: onnx.TensorProto) -> bool:
     """Return whether the tensor has a float type that can be trained."""
     return tensor.data_type in _TYPES and _TYPES[tensor.data_type][0].is_float

@@ -105,8 +105,8 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     Args:
         file: The model.
         trainable: Which parameters training may change: a glob, a list of globs of which the last
-            that matches decides (`!` negates), a function of the name, or the answer by name, which
-            makes parameters of scalars too.
+            that matches decides (`!` negates), a function of the name, or the answer by name: what
+            is named is a parameter.
         read: Gives the content of a stored tensor.
 
     Raises:
@@ -184,7 +184,9 @@ def _is_parameter(
     if any(position in _SETTINGS.get(op, ()) for op, position in uses):
         return False
     size = math.prod(max(n, 0) for n in s.message.dims)
-    if s.in_node:
+    if isinstance(trainable, Mapping) and s.name in trainable:
+        wanted = True  # it was one before
+    elif s.in_node:
         wanted = (
             size > 1
             and len(s.message.dims) > 0
@@ -208,7 +210,7 @@ def _is_mask(array: Array) -> bool:
 
 def _named(name: str, patterns: list[str], trainable: Trainable) -> bool:
     if isinstance(trainable, Mapping):
-        return name in trainable
+        return False
     if callable(trainable):
         return bool(trainable(name))
     return any(
