@@ -15,7 +15,7 @@ from tapeout.ops import reduce as rd
 from tapeout.ops.contraction import Conv, DotGeneral
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from tapeout.autodiff.step import Source
     from tapeout.ir.graph import Value
@@ -116,14 +116,30 @@ class OverTime:
         return _along(stack(leaf.value).sum([0]), leaf.path)
 
 
-def terms_of(value: Value, sources: Mapping[Value, Source]) -> list[Term]:
+def shares_of(
+    values: Mapping[int, Value], sources: Mapping[Value, Source]
+) -> dict[int, list[Term]]:
+    """Return the terms of several values; what products read is stacked, so that nothing behind it is taken apart."""
+    first = [t for v in values.values() for t in terms_of(v, sources, ())]
+    stacked = {
+        v
+        for t in first
+        if _is_product(t.value)
+        for v in t.value.node.operands  # type: ignore[union-attr]
+    }
+    return {i: terms_of(v, sources, stacked) for i, v in values.items()}
+
+
+def terms_of(
+    value: Value, sources: Mapping[Value, Source], stacked: Container[Value]
+) -> list[Term]:
     """Return the shares that a step's value is the sum of, taken apart along what is linear."""
     done: list[Term] = []
     pending = [Term(value)]
     while pending and len(done) + len(pending) <= MOST:
         t = pending.pop()
         node = t.value.node
-        if node is None or t.value in sources:
+        if node is None or t.value in sources or t.value in stacked:
             done.append(t)
             continue
         op, operands = node.op, node.operands
@@ -133,7 +149,7 @@ def terms_of(value: Value, sources: Mapping[Value, Source]) -> list[Term]:
             pending.append(Term(operands[0], (_apply(op), *t.path)))
         elif isinstance(op, rd.ReduceSum):
             inner = operands[0]
-            if _is_taken_apart(inner, sources):
+            if inner not in stacked and _is_taken_apart(inner, sources):
                 pending.append(Term(inner, (_apply(op), *t.path)))
             else:
                 done.append(Term(inner, (_apply(op), *t.path), t.value))

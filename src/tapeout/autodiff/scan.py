@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.autodiff.formulas import formulas
-from tapeout.autodiff.over_time import OverTime, Term, terms_of
+from tapeout.autodiff.over_time import OverTime, Term, shares_of
 from tapeout.autodiff.step import Cutter, Derived, derive, live_inputs
 from tapeout.ir.build import Builder
 from tapeout.ops import elementwise as ew
@@ -135,11 +135,8 @@ class _Reverse:
         carried = [i for i in flows if flows[i] is not None or self.direct[i].start is not None]
         self._totals(derived, carried, cut)
         stacks = {i: x for i, x in enumerate(found) if x is not None and live[i] and n <= i < stop}
-        shares = {
-            i: terms_of(x.value, sources)
-            for i, x in enumerate(found)
-            if x is not None and live[i] and i >= stop
-        }
+        rest = {i: x.value for i, x in enumerate(found) if x is not None and live[i] and i >= stop}
+        shares = shares_of(rest, sources)
         over = OverTime(sources, self.length)
         over.plan([t for terms in shares.values() for t in terms])
         loop = _Loop(self, cut, {i: flows[i] for i in carried})

@@ -11,6 +11,7 @@ from tapeout.passes.cse import Cse
 from tapeout.passes.dce import Dce
 from tapeout.passes.decompose import Decompose
 from tapeout.passes.fold import Fold
+from tapeout.passes.loops import Loops
 from tapeout.passes.simplify import Simplify
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ OPTIMIZE: tuple[Pass, ...] = (
     Simplify(),
     Cse(),  # after Simplify, which makes equal what was written differently
     Simplify(),  # what shared operands made visible
-    Dce(),  # last: the rules above leave their inputs behind
+    Dce(),  # the rules above leave their inputs behind
+    Loops(),  # last: what nothing reads any more needs no place in a loop
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tapeout.ir.attribute import spell_op
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops import elementwise as ew
 from tapeout.passes.base import Pass
@@ -29,6 +30,7 @@ class Cse(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Return the graph with each computation once."""
+        graph = in_regions(graph, self.run)
         known: dict[tuple[object, ...], tuple[Value, ...]] = {}
         numbers: dict[Value, int] = {}
 
@@ -39,7 +41,9 @@ class Cse(Pass):
             places = [number(v) for v in operands]
             if isinstance(node.op, COMMUTATIVE):
                 places.sort()
-            key = (spell_op(node.op), *places)
+            # Regions that differ in provenance only are equal.
+            op = repr(node.op) if node.op.regions else spell_op(node.op)
+            key = (op, *places)
             first = known.get(key)
             if first is not None:
                 return first

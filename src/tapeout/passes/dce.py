@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tapeout.ir.build import rebuilder
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import finish
 from tapeout.passes.base import Pass
 
@@ -21,6 +22,7 @@ class Dce(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Return the graph without dead nodes."""
+        graph = in_regions(graph, self.run)
         needed: set[Value] = set(graph.results)
         live = []
         for node in reversed(graph.nodes):

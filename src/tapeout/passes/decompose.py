@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tapeout.ir.op import Composite
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops.sym import Sym
 from tapeout.passes.base import Pass
@@ -33,10 +34,11 @@ class Decompose(Pass):
         Raises:
             CompileError: Formulas nest deeper than `depth`, which means that one contains itself.
         """
+        graph = in_regions(graph, self.run)
         for _ in range(self.depth):
             before, graph = graph, rebuild(graph, _decomposed)
             if graph is before:
-                return graph
+                return in_regions(graph, self.run)
         node = next((n for n in graph.nodes if isinstance(n.op, Composite)), None)
         if node is None:
             return graph

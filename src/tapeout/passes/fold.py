@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tapeout.ir.op import Composite, Elementwise
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ir.tensor import Tensor
 from tapeout.ops import movement as mv
@@ -38,12 +39,12 @@ class Fold(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Return the graph with constants in place of what they decide."""
-        return rebuild(graph, self._folded)
+        return rebuild(in_regions(graph, self.run), self._folded)
 
     def _folded(
         self, b: Builder, node: Node, operands: tuple[Value, ...]
     ) -> tuple[Value, ...] | None:
-        if not operands or isinstance(node.op, Composite):
+        if not operands or isinstance(node.op, Composite) or node.op.regions:
             return None
         arrays = [constant_of(v) for v in operands]
         known = [a for a in arrays if a is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import RuleSet, rewrite
 from tapeout.ops.sym import Sym
 from tapeout.passes.base import Pass
@@ -33,4 +34,4 @@ class Simplify(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Return the simpler graph."""
-        return rewrite(graph, RULES, limit=self.rounds)
+        return rewrite(in_regions(graph, self.run), RULES, limit=self.rounds)
