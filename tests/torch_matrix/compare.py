@@ -247,8 +247,8 @@ def compare(
     everything = [*want.gradients.values(), *want.inputs.values()]
     scale = max((float(np.abs(g).max(initial=0)) for g in everything), default=0.0)
     initial = {n: np.asarray(v.initial, np.float64) for n, v in graph.parameters.items()}
-    for theirs, (ours, turned) in matched(initial, want.parameters).items():
-        gradient = found[ours].T if turned else found[ours]
+    for theirs, ours in matched(initial, want.parameters).items():
+        gradient = sum(found[n].T if turned else found[n] for n, turned in ours)
         _near(theirs, gradient, want.gradients[theirs], scale)
         outcome.compared.append(theirs)
     for name, gradient in want.inputs.items():
@@ -264,19 +264,20 @@ def compare(
         assert outcome.compared, "nothing was compared"
 
 
-def matched(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, tuple[str, bool]]:
-    """Return for each of their parameters the name of ours and whether it is transposed there."""
-    found: dict[str, tuple[str, bool]] = {}
+def matched(
+    ours: Mapping[str, Array], theirs: Mapping[str, Array]
+) -> dict[str, list[tuple[str, bool]]]:
+    """Return for each of their parameters which of ours hold it, and whether transposed.
+
+    A parameter that the module reads twice may have become two, of which each gets a part of the gradient.
+    """
+    found: dict[str, list[tuple[str, bool]]] = {}
     for name, array in theirs.items():
-        same = ours.get(name)
-        if same is not None and np.array_equal(same, array):
-            found[name] = name, False
-            continue
         for other, made in ours.items():
             if np.array_equal(made, array):
-                found[name] = other, False
+                found.setdefault(name, []).append((other, False))
             elif array.ndim == 2 and np.array_equal(made.T, array):
-                found[name] = other, True
+                found.setdefault(name, []).append((other, True))
     return found
 
 

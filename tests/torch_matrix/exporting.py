@@ -91,7 +91,7 @@ def export(case: Case, variant: Variant, module: nn.Module) -> Exported:
     names = [f"x{i}" for i in range(len(args))]
     outputs = [f"y{i}" for i in range(len(results))]
     dynamic = variant.dynamic and any(feed.batch_axis is not None for feed in case.feeds)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "model.onnx"
         while True:
             try:
@@ -151,7 +151,7 @@ def _write(
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -17,7 +17,7 @@ def by_name(found: Report) -> dict[str, tuple[bool, str]]:
 
 def test_a_model_without_faults() -> None:
     made = parsed(
-        "g (float[N,4] x) => (float[N,2] y) {[a] h = MatMul (x, w); [b] y = Softmax (h)}",
+        "g (float[N,4] x) => (float[N,2] y) {[a] h = MatMul (x, w); [b] y = Sigmoid (h)}",
         w=f32(4, 2),
     )
     found = report(made)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.dims import previews, unbound
+from tapeout.frontend.onnx.folded import REMEDY, losses, softmax_outputs, still_dropouts
 from tapeout.frontend.onnx.functions import node_key
 from tapeout.frontend.onnx.importer import NotImported, NotReached, import_once
 from tapeout.frontend.onnx.path import GradientPath
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tapeout.ir.modes import Mode
 
 Problems = dict[str, TapeoutError]
-_FOLDED = re.compile(r"val_\d+|onnx::\w+_\d+")
 
 
 @dataclass(frozen=True)
@@ -195,20 +194,28 @@ def _node(
 
 def _warnings(session: Session, graph: Graph, path: GradientPath) -> list[str]:
     found = []
-    folded = [n for n, v in graph.parameters.items() if _FOLDED.fullmatch(n) and v.type.rank]
-    if folded:
-        shown = ", ".join(folded[:4]) + (" ..." if len(folded) > 4 else "")
+    lost = losses(session)
+    if lost:
+        lines = "".join(f"\n    {line}" for line in lost)
+        found.append(f"an exporter has optimised this file for inference:{lines}\n    {REMEDY}")
+    still = still_dropouts(session)
+    if still:
         found.append(
-            f"{len(folded)} parameters have names that an exporter made up ({shown}): it has folded, "
-            "transposed or merged the model's own. To train, export with optimize=False "
-            "(do_constant_folding=False in the older exporter)"
+            f"{len(still)} dropouts were exported in evaluation form ({', '.join(still[:4])}) and stay the identity in every "
+            "mode: export from module.train(), or with tapeout.export_torch"
+        )
+    softmax = softmax_outputs(session)
+    if softmax:
+        found.append(
+            f"output {', '.join(softmax)} is a softmax: export the scores before it. losses.cross_entropy looks through "
+            "it, other losses do not"
         )
     if not any(v.trainable for v in graph.parameters.values()):
         found.append("no parameter trains")
-    lost = [v.name for v in graph.parameters.values() if v.trainable and not path.reaches(v.value)]
-    if lost:
-        shown = ", ".join(lost[:4]) + (" ..." if len(lost) > 4 else "")
-        found.append(f"no gradient reaches {len(lost)} trainable parameters: {shown}")
+    cut = [v.name for v in graph.parameters.values() if v.trainable and not path.reaches(v.value)]
+    if cut:
+        shown = ", ".join(cut[:4]) + (" ..." if len(cut) > 4 else "")
+        found.append(f"no gradient reaches {len(cut)} trainable parameters: {shown}")
     unused = [
         s.name
         for s in session.weights.stored.values()
