@@ -14,6 +14,7 @@ from tapeout.ir.dtype import f64, i64
 from tapeout.ir.graph import Graph, Module
 from tapeout.ir.type import TensorType
 from tapeout.ops.sym import Sym, constant
+from tapeout.passes.recognize import Recognize
 from tapeout.support.errors import OptionError
 from tapeout.support.loc import Loc
 from tapeout.training.losses import LossContext
@@ -50,6 +51,7 @@ def loss_graph(
         shapes: Shapes of the batch by input name, where known (labels of more than one dimension need it).
         notes: Gets one line for each choice the loss made.
     """
+    graph = Recognize().run(graph)
     b = rebuilder(graph)
     for node in graph.nodes:
         b.keep(node)
@@ -203,6 +205,7 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
 
 def predict_entry(graph: Graph) -> Graph:
     """Return the model itself: its outputs and no update."""
+    graph = Recognize().run(graph)
     b = _kept(graph, "predict")
     add_checks(b)
     for name, value in graph.outputs:

@@ -15,8 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tapeout.ir.affine import Affine, Axis, Guard, guards
-from tapeout.ir.dtype import DType, bool_, i64
+from tapeout.ir.dtype import DType, bool_, f32, i64
 from tapeout.ir.scalar import SCALAR_OPS, ScalarOps
 
 if TYPE_CHECKING:
@@ -123,6 +125,10 @@ class Bitcast(Expr):
     arg: Expr
 
 
+_EITHER_ORDER = frozenset(["add", "mul"])
+"""Operations that are one expression in either order of their operands."""
+
+
 class ExprBuilder(ScalarOps[Expr]):
     """Makes expressions; equal ones are one object."""
 
@@ -138,6 +144,10 @@ class ExprBuilder(ScalarOps[Expr]):
         number: float | int | bool = (
             float(value) if dtype.is_float else bool(value) if dtype == bool_ else int(value)
         )
+        if dtype == f32:
+            # What it becomes anyway; then spellings of one number are one constant.
+            with np.errstate(over="ignore"):
+                number = float(np.float32(number))
         return self._share(("const", dtype.name, repr(number)), Const(dtype, number))
 
     def cast(self, x: Expr, dtype: DType) -> Expr:
@@ -163,7 +173,8 @@ class ExprBuilder(ScalarOps[Expr]):
     def apply(self, name: str, *xs: Expr) -> Expr:
         """Return an operation of the vocabulary."""
         dtype = bool_ if SCALAR_OPS[name].result == "bool" else xs[-1].dtype
-        return self._share((name, *map(id, xs)), Apply(dtype, name, xs))
+        places = sorted(map(id, xs)) if name in _EITHER_ORDER else map(id, xs)
+        return self._share((name, *places), Apply(dtype, name, xs))
 
     def temp(self, name: str, dtype: DType) -> Expr:
         """Return the result of a stage."""

@@ -8,8 +8,21 @@ from tapeout.passes.dce import Dce
 from tapeout.passes.decompose import Decompose
 from tapeout.passes.fold import Fold
 from tapeout.passes.loops import Loops
+from tapeout.passes.recognize import Recognize
 from tapeout.passes.simplify import Simplify
 
-PASSES: dict[str, type[Pass]] = {p.name: p for p in (Decompose, Fold, Simplify, Cse, Dce, Loops)}
+PASSES: dict[str, type[Pass]] = {
+    p.name: p for p in (Recognize, Decompose, Fold, Simplify, Cse, Dce, Loops)
+}
 
-__all__ = ["PASSES", "Cse", "Dce", "Decompose", "Fold", "Loops", "Pass", "Simplify"]
+__all__ = [
+    "PASSES",
+    "Cse",
+    "Dce",
+    "Decompose",
+    "Fold",
+    "Loops",
+    "Pass",
+    "Recognize",
+    "Simplify",
+]
