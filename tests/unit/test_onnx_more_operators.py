@@ -130,7 +130,151 @@ def orders() -> Iterator[Case]:
         yield Case("TopK", 11, (tied, ints(2)), flags, outputs=2, kind=E, stored=(1,))
 
 
-CASES = [*scatters(), *resizes(), *orders()]
+def rearranged() -> Iterator[Case]:
+    E, R = "exact", "reduction"
+    for axes in ({"batch_axis": 0, "time_axis": 1}, {}):
+        lengths = ints(3, 1, 4) if axes else ints(2, 3, 1, 0, 3)
+        yield Case("ReverseSequence", 10, ((3, 5, 2), lengths), axes, kind=E)
+    for sizes in ((3, 9), (8, 4), (5, 7)):
+        yield Case("CenterCropPad", 18, ((5, 7), ints(*sizes)), kind=E, stored=(1,))
+    yield Case("CenterCropPad", 18, ((5, 7, 3), ints(8, 2)), {"axes": [-1, 0]}, kind=E, stored=(1,))
+    yield Case("TensorScatter", 24, ((2, 3, 6, 4), (2, 3, 2, 4), ints(1, 4)), kind=E)
+    yield Case(
+        "TensorScatter", 24, ((2, 6, 4), (2, 3, 4), ints(4, 5)), {"mode": "circular"}, kind=E
+    )
+    yield Case("TensorScatter", 24, ((2, 6, 4), (2, 3, 4)), {"axis": 1}, kind=E)
+    for image, block, more in (
+        ((5, 5), (1, 5), {}),
+        ((5, 6), (2, 3), {"strides": [2, 1], "pads": [0, 1, 1, 0]}),
+        ((6, 7), (2, 2), {"dilations": [2, 3]}),
+        ((4, 5, 5), (1, 5, 5), {}),
+    ):
+        n = len(image)
+        pads, step, hole = (
+            more.get("pads", [0] * 2 * n),
+            more.get("strides", [1] * n),
+            more.get("dilations", [1] * n),
+        )
+        spans = [(b - 1) * d + 1 for b, d in zip(block, hole, strict=True)]
+        count = np.prod(
+            [(m + pads[i] + pads[n + i] - spans[i]) // step[i] + 1 for i, m in enumerate(image)]
+        )
+        x = (2, 3 * int(np.prod(block)), int(count))
+        yield Case("Col2Im", 18, (x, ints(*image), ints(*block)), more, kind=R, stored=(1, 2))
+    chosen = np.array([False, True, True])
+    for more in ({"axis": 0}, {"axis": 1}, {}):
+        yield Case("Compress", 11, ((3, 4), chosen), more, kind=E, stored=(1,))
+    flags = numbers(I64, 3, 4, low=0, high=2)
+    yield Case("NonZero", 13, (flags,), kind=E, stored=(0,))
+    for more in ({}, {"sorted": 0}, {"axis": 1}, {"axis": 0, "sorted": 0}):
+        yield Case("Unique", 11, (flags,), more, outputs=4, kind=E, stored=(0,))
+    for window in ("HannWindow", "HammingWindow", "BlackmanWindow"):
+        for more in ({}, {"periodic": 0}):
+            yield Case(window, 17, (scalar(10),), more, kind="network", stored=(0,))
+    yield Case("HannWindow", 17, (scalar(9),), {"output_datatype": 11}, kind="network", stored=(0,))
+
+
+def embedded() -> Iterator[Case]:
+    T = "transcendental"
+    at = rows((0, 3, 1), (4, 2, 2))
+    for beside in (0, 1):
+        how = {"interleaved": beside}
+        yield Case("RotaryEmbedding", 23, ((2, 4, 3, 8), (5, 4), (5, 4), at), how, kind=T)
+        yield Case(
+            "RotaryEmbedding",
+            23,
+            ((2, 3, 32), (2, 3, 4), (2, 3, 4)),
+            {**how, "num_heads": 4},
+            kind=T,
+        )
+        part = {**how, "rotary_embedding_dim": 4}
+        yield Case("RotaryEmbedding", 23, ((2, 4, 3, 8), (5, 2), (5, 2), at), part, kind=T)
+    yield Case("SwiGLU", 28, ((3, 4), (3, 4)), kind=T)
+    yield Case("SwiGLU", 28, ((3, 4), (3, 4)), {"alpha": 1.7}, kind=T)
+
+
+def pools() -> Iterator[Case]:
+    R = "reduction"
+    for p in (1, 2, 3):
+        yield Case("GlobalLpPool", 7, ((2, 3, 4, 5),), {"p": p}, kind=R)
+        for more in (
+            {"kernel_shape": [2, 3]},
+            {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 0, 1]},
+        ):
+            yield Case("LpPool", 11, ((2, 3, 6, 7),), {**more, "p": p}, kind="transcendental")
+    pooled = np.array([5, 7, 13, 15], I64).reshape(1, 1, 2, 2)
+    how = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    yield Case("MaxUnpool", 11, ((1, 1, 2, 2), pooled), how, kind="exact")
+    odd = {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}
+    yield Case(
+        "MaxUnpool", 9, ((1, 2, 3), np.array([[[0, 2, 4], [6, 6, 9]]], I64)), odd, kind="exact"
+    )
+
+
+def quantised() -> Iterator[Case]:
+    E = "exact"
+    one, zero = np.array(0.3, F32), np.array(7, np.uint8)
+    by_axis, signed = np.array([0.1, 0.5, 2], F32), np.array([-3, 0, 9], np.int8)
+    yield Case("QuantizeLinear", 10, ((3, 4), one, zero), kind=E)
+    yield Case("QuantizeLinear", 13, ((2, 3, 4), by_axis, signed), {"axis": 1}, kind=E)
+    yield Case(
+        "QuantizeLinear",
+        21,
+        ((3, 4), np.array([[0.1, 0.2], [0.3, 0.1], [1, 2]], F32)),
+        {"axis": 1, "block_size": 3},
+        kind=E,
+    )
+    yield Case("QuantizeLinear", 21, ((3, 4), one), {"output_dtype": 4}, kind=E)
+    yield Case(
+        "DequantizeLinear", 10, (numbers(np.uint8, 3, 4, high=255), one, zero), kind="arithmetic"
+    )
+    yield Case(
+        "DequantizeLinear",
+        13,
+        (numbers(np.int8, 3, 4), by_axis, signed),
+        {"axis": 0},
+        kind="arithmetic",
+    )
+    yield Case("DequantizeLinear", 10, (numbers(np.int32, 3, 4), one), kind="arithmetic")
+    yield Case(
+        "DequantizeLinear",
+        21,
+        (numbers(np.int8, 3, 5), np.array([[0.1, 0.2, 3], [0.3, 0.1, 1], [1, 2, 5]], F32)),
+        {"axis": 1, "block_size": 2},
+        kind="arithmetic",
+    )
+    yield Case("DynamicQuantizeLinear", 11, ((3, 4),), outputs=3, kind="arithmetic")
+    a, b = numbers(np.uint8, 4, 3, high=255), numbers(np.uint8, 3, 5, high=255)
+    yield Case("MatMulInteger", 10, (a, b, np.array(12, np.uint8), np.array(9, np.uint8)), kind=E)
+    scales = (np.array(0.02, F32), zero)
+    yield Case("QLinearMatMul", 10, (a, *scales, b, *scales, np.array(0.4, F32), zero), kind=E)
+
+
+def diagonals() -> Iterator[Case]:
+    for equation, shapes in (
+        ("ii->i", ((3, 3),)),
+        ("ii", ((3, 3),)),
+        ("bii->bi", ((2, 3, 3),)),
+        ("iij,jk->ik", ((3, 3, 4), (4, 2))),
+        ("iii->i", ((3, 3, 3),)),
+        ("ij,jj->i", ((2, 3), (3, 3))),
+        ("...ii->...i", ((2, 2, 3, 3),)),
+        ("ij,ij,ij->", ((2, 3), (2, 3), (2, 3))),
+        (" i j , j k -> k i ", ((2, 3), (3, 4))),
+    ):
+        yield Case("Einsum", 12, shapes, {"equation": equation}, kind="contraction")
+
+
+CASES = [
+    *scatters(),
+    *resizes(),
+    *orders(),
+    *rearranged(),
+    *embedded(),
+    *pools(),
+    *quantised(),
+    *diagonals(),
+]
 
 
 def expected(made: onnx.ModelProto, feed: dict[str, Array]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import pytest
 from tapeout.frontend.onnx.registry import table
 from tests.onnx_models import Array, one_node, run, run_elsewhere
 from tests.tolerances import close
-from tests.unit import test_onnx_sequences
+from tests.unit import test_onnx_random, test_onnx_sequences
 
 F32, I64 = np.float32, np.int64
 
@@ -543,6 +543,10 @@ def test_as_onnxruntime(case: Case) -> None:
         close(got[name], array, case.kind, factor=4, reason="two implementations, both in f32")
 
 
+ELSEWHERE = test_onnx_sequences.OPERATORS | test_onnx_random.OPERATORS
+"""Operators that are no function of tensors; these files test them."""
+
+
 def all_cases() -> list[Case]:
     """Return the rows of this file and of those that go on with it."""
     from tests.unit import test_onnx_more_operators, test_onnx_norm_operators
@@ -552,14 +556,14 @@ def all_cases() -> list[Case]:
 
 def test_every_operator_is_here() -> None:
     tested = {(c.op, c.opset) for c in all_cases()}
-    names = {v.name for v in table()} - test_onnx_sequences.OPERATORS
+    names = {v.name for v in table()} - ELSEWHERE
     assert names == {op for op, _ in tested}
 
 
 def test_every_version_is_here() -> None:
     """Each meaning of an operator is tested in an opset where it holds."""
     missing = []
-    for version in (v for v in table() if v.name not in test_onnx_sequences.OPERATORS):
+    for version in (v for v in table() if v.name not in ELSEWHERE):
         later = [v.since for v in table() if v.name == version.name and v.since > version.since]
         until = min(later, default=99)
         if version.since >= 7 or until > 7:

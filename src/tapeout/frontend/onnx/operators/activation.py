@@ -94,6 +94,12 @@ def swish(call: Call, x: Sym) -> Sym:
     return x.unary(ew.Silu()) if alpha == 1.0 else x * (x * alpha).sigmoid()
 
 
+@op("SwiGLU", since=28)
+def swiglu(call: Call, gate: Sym, x: Sym) -> Sym:
+    call.require(gate.shape == x.shape, f"the gate is {gate.type}, the operand {x.type}")
+    return swish(call, gate) * x
+
+
 @op("Mish", since=18)
 def mish(call: Call, x: Sym) -> Sym:
     return x.unary(ew.Mish())

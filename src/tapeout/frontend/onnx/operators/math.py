@@ -158,17 +158,35 @@ def clip(call: Call, x: Sym, min: Sym | None = None, max: Sym | None = None) -> 
     return x
 
 
-@op("Einsum", since=12, note="no operand may name a dimension twice")
+@op("Einsum", since=12)
 def einsum(call: Call, *xs: Sym) -> Sym:
     terms, result = _equation(call, [x.rank for x in xs])
-    total, names = xs[0], terms[0]
-    for i in range(1, len(xs)):
-        wanted = set(result).union(*terms[i + 1 :])
-        total, names = _pair(total, names, xs[i], terms[i], wanted)
+    plain = [_diagonal(call, x, term) for x, term in zip(xs, terms, strict=True)]
+    (total, names), *rest = plain
+    for i, (x, term) in enumerate(rest):
+        wanted = set(result).union(*(later for _, later in rest[i + 1 :]))
+        total, names = _pair(total, names, x, term, wanted)
     gone = [i for i, n in enumerate(names) if n not in result]
     total = total.sum(gone) if gone else total
     names = "".join(n for n in names if n in result)
     return total.transpose([names.index(n) for n in result]) if len(names) > 1 else total
+
+
+def _diagonal(call: Call, x: Sym, names: str) -> tuple[Sym, str]:
+    """Return an operand without the dimensions that repeat the name of another: its diagonal along both."""
+    while len(set(names)) < len(names):
+        name = next(n for n in names if names.count(n) > 1)
+        i = names.index(name)
+        j = names.index(name, i + 1)
+        n = x.shape[i]
+        call.require(n == x.shape[j], f"{name!r} stands for {n} and for {x.shape[j]} in {x.type}")
+        rest = [d for d in range(x.rank) if d not in (i, j)]
+        sizes = [x.shape[d] for d in rest]
+        flat = x.transpose([*rest, i, j]).reshape([*sizes, n * n])
+        # Row-major, the elements of a diagonal are n + 1 apart.
+        x = flat[..., :: int(n) + 1]
+        names = "".join(names[d] for d in rest) + name
+    return x, names
 
 
 def _pair(a: Sym, in_a: str, b: Sym, in_b: str, wanted: set[str]) -> tuple[Sym, str]:
@@ -213,8 +231,6 @@ def _equation(call: Call, ranks: list[int]) -> tuple[list[str], str]:
         full.append(t.replace("...", digits[dots - count :] if count else ""))
         names = full[-1]
         call.require(all(n.isalnum() for n in names), f"equation {text!r} cannot be read")
-        if len(set(names)) < len(names):
-            call.unsupported(f"term {t!r} names a dimension twice")
     if not arrow:
         letters = sorted("".join(full).replace(".", ""))
         once = [n for n in letters if letters.count(n) == 1 and not n.isdigit()]

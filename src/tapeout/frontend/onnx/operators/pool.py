@@ -11,6 +11,7 @@ import numpy as np
 from tapeout.frontend.onnx.operators.nn import Sliding, sliding
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import i64
+from tapeout.ops.composite.index import scatter_rows
 from tapeout.ops.composite.pool import MaxPool
 from tapeout.ops.composite.pool import global_max_pool as greatest_of_all
 
@@ -109,6 +110,63 @@ def global_average_pool(call: Call, x: Sym) -> Sym:
 
 @op("LpPool", since=2)
 def lp_pool(call: Call, x: Sym) -> Sym:
+    p = _power(call)
+    return _root(_summed(x.abs() ** p, _sliding(call, x)), p)
+
+
+@op("GlobalLpPool", since=2)
+def global_lp_pool(call: Call, x: Sym) -> Sym:
+    call.require(x.rank >= 3, f"a batch of images is expected, got {x.type}")
+    p = _power(call)
+    return _root((x.abs() ** p).sum(range(2, x.rank), keepdims=True), p)
+
+
+def _power(call: Call) -> int:
     p = call.integer("p", 2)
     call.require(p > 0, f"p is {p}")
-    return _summed(x.abs() ** p, _sliding(call, x)) ** (1.0 / p)
+    return p
+
+
+def _root(total: Sym, p: int) -> Sym:
+    """Return the p-th root; its gradient at 0 is 0."""
+    if p == 1:
+        return total
+    zero = total == 0
+    inside = zero.where(total.like(1), total)
+    return zero.where(0, inside.sqrt() if p == 2 else inside ** (1.0 / p))
+
+
+@op("MaxUnpool", since=9, note="output_shape: known at import")
+def max_unpool(call: Call, x: Sym, places: Sym, output_shape: Sym | None = None) -> Sym:
+    call.require(x.rank >= 3, f"a batch of images is expected, got {x.type}")
+    call.require(places.shape == x.shape, f"the places are {places.type}, the operand {x.type}")
+    n = x.rank - 2
+    kernel = _listed(call, "kernel_shape", None, n)
+    strides = _listed(call, "strides", (1,) * n, n)
+    pads = _listed(call, "pads", (0,) * (2 * n), 2 * n)
+    inferred = [
+        (int(m) - 1) * strides[i] + kernel[i] - pads[i] - pads[n + i]
+        for i, m in enumerate(x.shape[2:])
+    ]
+    whole = [*x.shape[:2], *inferred]
+    call.require(min(inferred) > 0, f"the result would have the sizes {inferred}")
+    empty = x.constant(0, x.dtype).broadcast([math.prod(map(int, whole))], ())
+    at, values = (v.reshape([x.type.size]) for v in (places, x))
+    y = scatter_rows(empty, at, values, 0).reshape(whole)
+    if output_shape is None:
+        return y
+    wanted = call.numbers(output_shape, "the shape of the result")
+    fits = len(wanted) == x.rank and all(m >= k for m, k in zip(wanted, whole, strict=True))
+    call.require(
+        fits,
+        f"output_shape is {list(map(int, wanted))}, at least {list(map(int, whole))} is expected",
+    )
+    return y.pad([0] * x.rank, [int(m) - int(k) for m, k in zip(wanted, whole, strict=True)])
+
+
+def _listed(call: Call, name: str, default: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+    found = call.integers(name) or default
+    if found is None:
+        call.fail(f"attribute {name!r} is missing")
+    call.require(len(found) == count, f"attribute {name!r} is {list(found)}, {count} are expected")
+    return found
