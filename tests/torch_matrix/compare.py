@@ -14,7 +14,7 @@ import tapeout
 from tapeout.driver.step import gradient_entry
 from tapeout.passes.precision import widen
 from tapeout.training.losses import Formula
-from tests.tolerances import close
+from tests.tolerances import GRADCHECK_ZERO_FLOOR, close
 from tests.torch_matrix.case import EXPORTED_BATCH, FED_BATCH
 from tests.torch_matrix.exporting import ExportFailed, build, export, flat, sample
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 FACTOR = 1e3
 REASON = "attributes and constants of the file are rounded to f32"
-NOISE = 1e-13
-"""Of the largest gradient: what is left of a gradient that is zero by the mathematics."""
+NOISE = GRADCHECK_ZERO_FLOOR
+"""Of the largest gradient: what is left of a gradient that is zero by the mathematics, such as a bias of keys."""
 
 
 @dataclass

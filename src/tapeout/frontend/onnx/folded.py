@@ -62,12 +62,12 @@ def still_dropouts(session: Session) -> list[str]:
 
 
 def softmax_outputs(session: Session) -> list[str]:
-    """Return the outputs that are the results of a Softmax or LogSoftmax."""
+    """Return the outputs that are the results of a Softmax; a LogSoftmax is what `losses.nll` wants."""
     graph = session.file.proto.graph
     last = {
         name
         for n in graph.node
-        if n.op_type in ("Softmax", "LogSoftmax") and n.domain in ("", "ai.onnx")
+        if n.op_type == "Softmax" and n.domain in ("", "ai.onnx")
         for name in n.output
     }
     return [o.name for o in graph.output if o.name in last]
