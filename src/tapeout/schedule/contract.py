@@ -1,29 +1,26 @@
-"""Contractions brought to plain loads: strided gradients split by parity, padding copied once.
+"""Contractions brought to plain loads: strided gradients split by parity, and read forward.
 
 All on index maps. A read that exists only where `e mod s == 0` (the data gradient of a convolution of stride s) becomes s kernels
-per such dimension, each with the steps of the kernel that hit. A read that is guarded by its own index (padding) becomes a read of a
-copy with a border, which all contractions that read the value with the same border share.
+per such dimension, each with the steps of the kernel that hit. A read that is guarded by its own index (padding) stays one: lowering
+copies it with a border into scratch, which lives for one kernel, or leaves the border out by the bounds of loops.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis, Guard, Mod, index_of
-from tapeout.ir.type import TensorType
+from tapeout.ir.affine import Affine, Axis, Guard, Mod
 from tapeout.kernel.compute import (
-    Buffer,
     ContractionKernel,
-    Expr,
     ExprBuilder,
     Load,
     LoopKernel,
 )
 from tapeout.schedule.lower.exprs import Rewriter
-from tapeout.schedule.model import Home, Scope, Work
+from tapeout.schedule.model import Work
 from tapeout.schedule.rehome import rehomed
 
 if TYPE_CHECKING:
@@ -176,85 +173,16 @@ def _forward(kernel: ContractionKernel) -> ContractionKernel:
     return replace(kernel, a=rewrite(kernel.a), b=rewrite(kernel.b))
 
 
-# -- padding ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Borders:
-    """The copies with a border that have been made, shared by all contractions of a program.
-
-    Attributes:
-        made: Home of the copy by home, range of each dimension and fill.
-    """
-
-    made: dict[tuple[object, ...], Home] = field(default_factory=dict)
-
-    def prepare(self, work: Work) -> list[Work]:
-        """Return the works of a contraction: copies with a border that are new, then one kernel per parity."""
-        assert isinstance(work.kernel, ContractionKernel)
-        parts = by_parity(work.kernel)
-        if len(parts) == 1:
-            return self._padded(work.kernel, work)
-        return [w for part in parts for w in self._padded(part, work)]
-
-    def _padded(self, kernel: ContractionKernel | LoopKernel, work: Work) -> list[Work]:
-        """Return a kernel with guarded factors read from copies, after the works that make new copies."""
-        homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
-        if isinstance(kernel, LoopKernel):
-            return [rehomed(kernel, homes, work)]
-        kernel = _forward(kernel)
-        before: list[Work] = []
-        factors: list[Expr] = []
-        for e in (kernel.a, kernel.b):
-            bounds = _bounds(kernel, e)
-            if bounds is None or not isinstance(e, Load):
-                factors.append(e)
-                continue
-            home = self._copy(homes[e.buffer], bounds, e.other, before, work)
-            name = f"p{len(homes)}"
-            homes[name] = home
-            index = tuple(i - lo for i, (lo, _) in zip(_affine(e), bounds, strict=True))
-            buffer = Buffer(name, home.type.dtype, home.type.shape, home.strides)
-            factors.append(ExprBuilder().load(buffer, index))
-        return [*before, rehomed(replace(kernel, a=factors[0], b=factors[1]), homes, work)]
-
-    def _copy(
-        self,
-        home: Home,
-        bounds: Sequence[tuple[int, int]],
-        other: float,
-        before: list[Work],
-        work: Work,
-    ) -> Home:
-        """Return the copy of a home over ranges of its dimensions, and append the work that makes it if it is new."""
-        key = (home.name, tuple(bounds), repr(other))
-        if key in self.made:
-            return self.made[key]
-        shape = tuple(hi - lo + 1 for lo, hi in bounds)
-        type_ = TensorType(home.type.dtype, shape)
-        new = Home(f"{home.name}.pad{len(self.made)}", type_, home.order, "activation")
-        self.made[key] = new
-        scope = Scope()
-        axes = tuple(Axis(f"a{d}", n) for d, n in enumerate(shape))
-        at = tuple(Affine.of(a) + lo for a, (lo, _) in zip(axes, bounds, strict=True))
-        where = [Guard(i, 0, int(n)) for i, n in zip(at, home.type.shape, strict=True)]
-        value = scope.load(home, at, where, other)
-        stage = scope.store(new, (), index_of(axes), value)
-        kernel = LoopKernel("", scope.buffers, axes, (stage,), work.loc)
-        before.append(Work(kernel, scope.homes, work.loc, f"pad {home.name}"))
-        return new
+def works_of(work: Work) -> list[Work]:
+    """Return the works of a contraction, one kernel per parity; padding stays a guard, which lowering deals with."""
+    assert isinstance(work.kernel, ContractionKernel)
+    parts = by_parity(work.kernel)
+    homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
+    turned = [_forward(p) if isinstance(p, ContractionKernel) else p for p in parts]
+    if len(turned) == 1 and turned[0] is work.kernel:
+        return [work]
+    return [rehomed(p, homes, work) for p in turned]
 
 
 def _affine(e: Load) -> tuple[Affine, ...]:
     return tuple(i for i in e.index if isinstance(i, Affine))
-
-
-def _bounds(kernel: ContractionKernel, e: Expr) -> list[tuple[int, int]] | None:
-    """Return the range of each index entry of a factor whose guards only keep it inside its buffer, None for others."""
-    if not isinstance(e, Load) or not e.where or len(_affine(e)) != len(e.index):
-        return None
-    shape = {b.name: b.shape for b in kernel.buffers}[e.buffer]
-    inside = {i: (0, n) for i, n in zip(_affine(e), shape, strict=True)}
-    if any(inside.get(g.index) != (g.lo, g.hi) for g in e.where):
-        return None
-    return [i.range for i in _affine(e)]

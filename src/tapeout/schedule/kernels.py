@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from tapeout.kernel.compute import (
     Store,
     Temp,
 )
-from tapeout.schedule.contract import Borders
+from tapeout.schedule.contract import works_of
 from tapeout.schedule.element import Elements, holds
 from tapeout.schedule.facts import own_axes
 from tapeout.schedule.frames import plain_axis
@@ -51,20 +51,18 @@ class Kernels:
         homes: Where each kept value lives.
         inlined: Values that are evaluated wherever they are read.
         stored: Values that another kernel, the caller or a variable needs.
-        borders: The copies with padding that contractions share.
     """
 
     homes: Homes
     inlined: Container[Value]
     stored: Container[Value]
-    borders: Borders = field(default_factory=Borders)
 
     def build(self, group: Group) -> list[Work]:
         """Return the kernels of a group in the order in which they run."""
         if group.kind == "scatter":
             return _scatter(self, group)
         if group.kind == "contraction":
-            return self.borders.prepare(_contraction(self, group))
+            return works_of(_contraction(self, group))
         return [_loops(self, group)]
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from tapeout.ir.affine import Affine, Axis
+import numpy as np
+
+from tapeout.ir.affine import Affine, Axis, Guard
 from tapeout.kernel.compute import ContractionKernel, Expr, Load
 from tapeout.schedule.lower.contract.blocks import plan_blocks
 from tapeout.schedule.lower.contract.dots import Dots, plan_dots
@@ -22,6 +24,7 @@ from tapeout.schedule.lower.contract.prepare import (
     pack_rows,
 )
 from tapeout.schedule.lower.contract.product import (
+    ROLES,
     Product,
     flatten_rows,
     merge,
@@ -41,7 +44,11 @@ _COPY, _EVALUATE, _SCATTER = 0.3, 1.5, 1.5
 """Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
 
 _DIRECT_STEPS = 512
+_FEWEST_COLUMNS = 48
+"""From so many columns on, a copy of the rows is read often enough to pay."""
+_FAR_APART = 256
 _MOST_CROSSING, _MOST_TILES = 64, 4
+_SPARING, _MOST_POINTS = 0.75, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,14 +107,16 @@ class _Planner:
         self.steps: list[Step] = []
         self.cycles = 0.0
         self.windows = False
-        self.left_out: dict[str, slice] = {}
-        """Which of the limits are an operand's own border."""
 
     def plan(self) -> Plan:
         """Return the plan."""
-        self._pad_a()
+        overlaps = self._overlaps()
+        if not overlaps:
+            self._pad_a()
         self._pad_b()
-        self.product = merge(sort_roles(self.product))
+        # A copy in panels has the dimensions of the original, which k moves along one by one.
+        roles = ("batch", "rows", "cols") if overlaps else ROLES
+        self.product = merge(sort_roles(self.product), roles)
         tiling, cycles = self._tiling(self.product)
         rows = self.product.rows
         crossing = False
@@ -169,9 +178,25 @@ class _Planner:
         if step is None:
             return
         if isinstance(operand, Load) and operand.other == 0:
-            limits = (*self.product.limits, *operand.where)
-            self.product = replace(self.product, limits=limits)
+            limits = tuple(g for g in operand.where if self._spares(g))
+            self.product = replace(self.product, limits=(*self.product.limits, *limits))
         self._use(side, step, cycles)
+
+    def _spares(self, limit: Guard) -> bool:
+        """Whether leaving products with a border out spares so many that short loops are worth it."""
+        p = self.product
+        axes = limit.index.axes
+        if not limit.index.is_linear or p.rows[-1] in axes or p.cols[-1] in axes:
+            return False
+        points = prod(a.extent for a in axes)
+        if points > _MOST_POINTS:
+            return False
+        found = np.full((), limit.index.const, np.int64)
+        for a in axes:
+            step = limit.index.coefficient(a)
+            found = found[..., None] + step * np.arange(a.extent, dtype=np.int64)
+        inside = np.count_nonzero((found >= limit.lo) & (found < limit.hi))
+        return inside <= _SPARING * points
 
     def _limit(self, side: str, operand: Expr) -> bool:
         """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
@@ -191,7 +216,6 @@ class _Planner:
         a, b = (plain, p.b) if side == "a" else (p.a, plain)
         limits = (*p.limits, *operand.where)
         self.product = replace(p, a=a, b=b, limits=limits, exact=True)
-        self.left_out[side] = slice(len(p.limits), len(limits))
         return True
 
     def _name(self) -> str:
@@ -214,23 +238,22 @@ class _Planner:
             self.cycles += _SCATTER * points
 
     def _ready_a(self, tiling: Tiling) -> None:
-        p = self.product
-        columns = prod(a.extent for a in p.cols)
-        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
         size = tiling.rows.size
+        if self._share_windows(size):
+            return
+        if not self._plain_a and not self.product.exact:
+            self._pad_a()
+        p = self.product
+        wide = prod(a.extent for a in p.cols) >= _FEWEST_COLUMNS
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
         if self._plain_a:
             at = p.place(as_load(p.a))
-            # Rows side by side and steps of k far apart: every step would touch a cache line for a few bytes.
-            apart = at.coefficient(p.rows[-1]) == 1 and _stride(at, p.k) * p.accumulate.bytes >= 256
-            elements = touched(as_load(p.a), p.by_name)
-            once = 2 * elements >= products
-            if apart and elements < products and columns >= 48:
-                self._share_windows(size)
-            elif p.exact:
+            once = 2 * touched(as_load(p.a), p.by_name) >= products
+            if not (once and wide) or p.exact:
                 return
-            elif apart and once and columns >= 48:
+            if self._apart(at):
                 self._use("a", pack_rows(p, size, self._name()), _COPY)
-            elif once and columns >= 48 and p.steps > 64 and self._aliases(at):
+            elif p.steps > 64 and self._aliases(at):
                 self._use("a", evaluate_rows(p, self._name()), _COPY)
             return
         reads = [touched(e, p.by_name) for e in loads(p.a)]
@@ -240,18 +263,32 @@ class _Planner:
         step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
         self._use("a", step, _COPY)
 
-    def _share_windows(self, size: int) -> None:
-        """Let all windows, which overlap, read one copy in panels; a border that was left out is copied with it."""
+    def _share_windows(self, size: int) -> bool:
+        """Let all windows, which overlap, read one copy in panels, its border included; return whether that can be."""
         p = self.product
-        if "b" in self.left_out:
-            return
-        border = p.limits[self.left_out.get("a", slice(0))]
-        operand = replace(as_load(p.a), where=border)
-        panels = halo(p, operand, self._name(), last=p.rows[-1], panel=size, reuse=1)
-        if panels is not None:
-            self.product = replace(p, exact=False)
-            self._use("a", panels, TRANSPOSE)
-            self.windows = True
+        if not self._overlaps():
+            return False
+        panels = halo(p, p.a, self._name(), last=p.rows[-1], panel=size, reuse=1)
+        self._use("a", panels, TRANSPOSE)
+        self.windows = panels is not None
+        return self.windows
+
+    def _overlaps(self) -> bool:
+        """Whether rows lie side by side and steps of k far apart, and products share what they read of the rows."""
+        p = self.product
+        found = [e for e in loads(p.a) if all(isinstance(i, Affine) for i in e.index)]
+        if not found or prod(a.extent for a in p.cols) < _FEWEST_COLUMNS or p.exact:
+            return False
+        widest = max(found, key=lambda e: touched(e, p.by_name))
+        at = p.place(widest)
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
+        return self._apart(at) and touched(widest, p.by_name) < products
+
+    def _apart(self, at: Affine) -> bool:
+        """Whether rows lie side by side but every step of k would touch another cache line for a few bytes of them."""
+        p = self.product
+        far = _stride(at, p.k) * p.accumulate.bytes >= _FAR_APART
+        return at.is_linear and at.coefficient(p.rows[-1]) == 1 and far
 
     def _aliases(self, at: Affine) -> bool:
         """Return whether all rows of a tile fall into one set of the first-level cache."""

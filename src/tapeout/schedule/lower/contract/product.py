@@ -110,12 +110,13 @@ def sort_roles(product: Product) -> Product:
         batch=tuple(sort_axes(product.batch, [*stores, *in_a, *in_b])),
         rows=tuple(sort_axes(product.rows, [*in_a, *stores])),
         cols=tuple(sort_axes(product.cols, [*stores, *in_b])),
-        k=_order_of_sum(product, [*in_a, *in_b]),
+        k=_order_of_sum(product),
     )
 
 
-def _order_of_sum(product: Product, places: Sequence[Affine]) -> Axes:
+def _order_of_sum(product: Product) -> Axes:
     """Return the axes of k in the order of memory, but those that a border cuts short outermost: their loops may be very short."""
+    places = [product.place(e) for e in loads(product.a, product.b)]
     short = product.limited
     order = sort_axes(product.k, places)
     return (*(a for a in order if a in short), *(a for a in order if a not in short))
