@@ -549,9 +549,18 @@ ELSEWHERE = test_onnx_sequences.OPERATORS | test_onnx_random.OPERATORS
 
 def all_cases() -> list[Case]:
     """Return the rows of this file and of those that go on with it."""
-    from tests.unit import test_onnx_more_operators, test_onnx_norm_operators
+    from tests.unit import (
+        test_onnx_more_operators,
+        test_onnx_norm_operators,
+        test_onnx_recurrent_operators,
+    )
 
-    return [*CASES, *test_onnx_more_operators.CASES, *test_onnx_norm_operators.CASES]
+    return [
+        *CASES,
+        *test_onnx_more_operators.CASES,
+        *test_onnx_norm_operators.CASES,
+        *test_onnx_recurrent_operators.CASES,
+    ]
 
 
 def test_every_operator_is_here() -> None:

@@ -159,6 +159,13 @@ class Call:
         found = self._attribute(name, _FLOATS)
         return None if found is None else tuple(float(f) for f in found.floats)
 
+    def texts(self, name: str) -> tuple[str, ...] | None:
+        """Return a list of strings, None when the node does not state it."""
+        found = self._attribute(name, _STRINGS)
+        if found is None:
+            return None
+        return tuple(s.decode("utf-8", "backslashreplace") for s in found.strings)
+
     def tensor(self, name: str) -> Array | None:
         """Return a tensor, None when the node does not state it."""
         found = self._attribute(name, _TENSOR)

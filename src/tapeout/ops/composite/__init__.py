@@ -9,6 +9,7 @@ from tapeout.ops.composite import (
     norm,
     order,
     pool,
+    recurrent,
     resample,
     softmax,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "norm",
     "order",
     "pool",
+    "recurrent",
     "resample",
     "softmax",
 ]
