@@ -63,9 +63,11 @@ def _clamp(x: X, low: float, high: float) -> X:
 
 
 def exp(m: Formulas, x: X) -> X:
-    """`e**x`."""
-    r, t, k = _exp_reduce(m, _clamp(x, *_EXP_RANGE[m.format]))
-    return m.scale(_one_and(r, t), k)
+    """`e**x`. What is 0 is not computed: results that vanish cost a processor many cycles, and masks make many of them."""
+    low, high = _EXP_RANGE[m.format]
+    gone = x < low
+    r, t, k = _exp_reduce(m, where(gone, 0.0, x).apply("min", high))
+    return where(gone, 0.0, m.scale(_one_and(r, t), k))
 
 
 def _exp_bounded(m: Formulas, x: X) -> X:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine
 from tapeout.kernel.compute import Apply, Buffer, ExprBuilder, LoopKernel, Store
 from tapeout.schedule.lower.choose import COSTLY
-from tapeout.schedule.lower.exprs import Rewriter, axes_of, parts, postorder
+from tapeout.schedule.lower.exprs import Rewriter, axes_of, loads, parts, postorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ LOCAL = "row"
 
 MOST_BYTES = 32 * 1024
 SHORT = 128
-"""Rows of at most this many elements share values without a buffer."""
+"""Rows of at most this many elements share values without a buffer, unless the kernel overwrites what they are made from."""
 
 
 def keep_rows(kernel: LoopKernel) -> LoopKernel:
@@ -34,10 +34,13 @@ def keep_rows(kernel: LoopKernel) -> LoopKernel:
     groups: dict[tuple[Axis, ...], list[int]] = {}
     for n, stage in enumerate(kernel.stages):
         points = prod(a.extent for a in stage.axes)
-        if SHORT < points <= MOST_BYTES // 8:
+        if 1 < points <= MOST_BYTES // 8:
             groups.setdefault(stage.axes, []).append(n)
+    written = {s.buffer for s in kernel.stages if isinstance(s, Store)}
     for axes, numbers in groups.items():
         shared = _shared([kernel.stages[n] for n in numbers], axes)
+        if prod(a.extent for a in axes) <= SHORT:
+            shared = [e for e in shared if any(x.buffer in written for x in loads(e))]
         if shared:
             return _kept(kernel, axes, numbers, shared[0])
     return kernel
