@@ -12,7 +12,6 @@ from tapeout.api.load import load_onnx
 from tapeout.api.stages import optimized, scheduled
 from tapeout.driver.step import step_entry
 from tapeout.ir.graph import Graph
-from tapeout.kernel.program import Launch
 from tapeout.support.errors import TapeoutError
 from tapeout.training.losses import Formula
 from tapeout.training.optimizers import adam
@@ -128,8 +127,7 @@ def check(
     except TapeoutError as e:
         found.problems.append(str(e))
         return found
-    launches = [i for i in program.items if isinstance(i, Launch)]
-    found.flops = sum(i.flops for i in launches)
+    found.flops = program.flops
     found.bytes, found.kernels = program.arena, len(program.kernels)
     return found
 

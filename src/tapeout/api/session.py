@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.driver.options import Options, resolve_target
 from tapeout.driver.pipeline import compile_graph
-from tapeout.kernel.program import Check, Launch
+from tapeout.kernel.program import Check
 from tapeout.runtime.arena import Arena
 from tapeout.runtime.executable import Executable
 from tapeout.schedule.layout import plan_variables
@@ -95,7 +95,7 @@ class Session:
         self._grow(compiled.program.arena)
         entry = Entry(self, compiled)
         self._entries.append(entry)
-        self._kernels.update(i.kernel for i in compiled.program.items if isinstance(i, Launch))
+        self._kernels.update(i.kernel for i in compiled.program.launches)
         self.compile_seconds += time.perf_counter() - start
         return entry
 
@@ -141,7 +141,7 @@ class Entry:
         """Link the code and bind it to the session's arena."""
         self.program: Program = compiled.program
         self.cached = compiled.cached
-        self._messages = {i.code: i.message for i in self.program.items if isinstance(i, Check)}
+        self._messages = {i.code: i.message for i in self.program.numbered if isinstance(i, Check)}
         self._native = Executable(
             compiled.program,
             compiled.objects,

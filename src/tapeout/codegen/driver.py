@@ -5,20 +5,25 @@
 `inputs` points to the addresses of the program's inputs, `data` to its constants; `pool` is null for one thread. It returns 0,
 the code of the first check that failed, or FAULT when a checked build met an access out of bounds. Nothing is allocated.
 
-Launches are rows of a constant table, so the size of the code does not grow with the program.
+Items are rows of a constant table, so the size of the code does not grow with the program. A loop is a row where it begins and one
+where it ends; how often it has run stands in a counter per level of nesting, with which parts of buffers move. A branch is a row that
+jumps over what is not chosen.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tapeout.kernel.program import Check, Launch
+from tapeout.kernel.program import Branch, Check, Launch, Loop
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tapeout.kernel.loops import Param
-    from tapeout.kernel.program import Buffer, Program
+    from tapeout.kernel.program import Buffer, Item, Program, Times
     from tapeout.kernel.target import Target
 
 ALONE = 1 << 16
@@ -30,9 +35,13 @@ FAULT = -1
 _ARENA, _DATA, _INPUT = 0, 1, 2
 _SPACE = {"constant": _DATA, "input": _INPUT}
 
+_LAUNCH, _CHECK, _BEGIN, _END, _BRANCH, _JUMP = range(6)
+
 _DRIVER = """\
-%item = type {{ ptr, i64, i32, i32, i32, i32 }}  ; kernel (null: a check), tasks, first arg, args, code, shared by threads
-%arg = type {{ i64, i64 }}  ; base, offset
+; kernel, tasks or rounds, first arg, args, code or level, shared by threads, kind, where to jump
+%item = type {{ ptr, i64, i32, i32, i32, i32, i64, i64 }}
+; base, offset, bytes from there, bytes per round of the loops around
+%arg = type {{ i64, i64, i64, [{depth} x i64] }}
 {declarations}
 @items = private unnamed_addr constant [{n_items} x %item] [{items}]
 @args = private unnamed_addr constant [{n_args} x %arg] [{args}]
@@ -46,9 +55,11 @@ entry:
   store ptr %data, ptr %bases.1, align 8
   %bases.2 = getelementptr inbounds ptr, ptr %bases, i64 2
   store ptr %inputs, ptr %bases.2, align 8
+  %times = alloca [{depth} x i64], align 8
+  store [{depth} x i64] zeroinitializer, ptr %times, align 8
   br label %head
 head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %done ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %done ], [ %jump, %leap ]
   %more = icmp slt i64 %i, {real_items}
   br i1 %more, label %begin, label %end
 end:
@@ -84,15 +95,51 @@ given:
   %passed = load ptr, ptr %direct, align 8
   br label %filled
 filled:
-  %buffer = phi ptr [ %direct, %fill ], [ %passed, %given ]
+  %start = phi ptr [ %direct, %fill ], [ %passed, %given ]
+  %shift.at = getelementptr inbounds %arg, ptr %arg, i64 0, i32 2
+  %shift.0 = load i64, ptr %shift.at, align 8
+{moves}
+  %buffer = getelementptr inbounds i8, ptr %start, i64 %shift.{depth}
   %slot = getelementptr inbounds ptr, ptr %addresses, i64 %k
   store ptr %buffer, ptr %slot, align 8
   %k.next = add i64 %k, 1
   br label %address
 run:
   {pass_fault}
-  %is.check = icmp eq ptr %kernel, null
-  br i1 %is.check, label %check, label %launch
+  %kind.at = getelementptr inbounds %item, ptr %row, i64 0, i32 6
+  %kind = load i64, ptr %kind.at, align 8
+  switch i64 %kind, label %launch [
+    i64 {check}, label %check
+    i64 {begin}, label %enter
+    i64 {end}, label %again
+    i64 {branch}, label %choose
+    i64 {jump}, label %leap
+  ]
+enter:
+  %level.at = getelementptr inbounds %item, ptr %row, i64 0, i32 4
+  %level = load i32, ptr %level.at, align 8
+  %first.round = getelementptr inbounds i64, ptr %times, i32 %level
+  store i64 0, ptr %first.round, align 8
+  %none = icmp eq i64 %tasks, 0
+  br i1 %none, label %leap, label %done
+again:
+  %same.at = getelementptr inbounds %item, ptr %row, i64 0, i32 4
+  %same = load i32, ptr %same.at, align 8
+  %round.at = getelementptr inbounds i64, ptr %times, i32 %same
+  %round = load i64, ptr %round.at, align 8
+  %round.next = add i64 %round, 1
+  store i64 %round.next, ptr %round.at, align 8
+  %left = icmp slt i64 %round.next, %tasks
+  br i1 %left, label %leap, label %done
+choose:
+  %asked = load ptr, ptr %addresses, align 8
+  %answer.byte = load i8, ptr %asked, align 1
+  %answer = icmp ne i8 %answer.byte, 0
+  br i1 %answer, label %done, label %leap
+leap:
+  %jump.at = getelementptr inbounds %item, ptr %row, i64 0, i32 7
+  %jump = load i64, ptr %jump.at, align 8
+  br label %head
 check:
   %tested = load ptr, ptr %addresses, align 8
   %bad.byte = load i8, ptr %tested, align 1
@@ -146,29 +193,146 @@ def emit_driver(program: Program, target: Target, checked: bool = False) -> str:
         CompileError: A launch passes one place in memory as two buffers, one of which it writes.
     """
     del target  # the driver holds nothing that differs between CPUs
-    rows: list[str] = []
-    args: list[str] = []
-    for item in program.items:
-        if isinstance(item, Launch):
-            _refuse_overlap(program, item)
-            rows.append(_launch_row(program, item, len(args)))
-            args += [_address(program.buffers[a]) for a in item.args]
-        else:
-            rows.append(_check_row(item, len(args)))
-            args.append(_address(program.buffers[item.buffer]))
-    used = dict.fromkeys(i.kernel for i in program.items if isinstance(i, Launch))
-    most = max((len(i.args) for i in program.items if isinstance(i, Launch)), default=1)
+    table = _Table(program)
+    table.add(program.items, ())
+    used = dict.fromkeys(i.kernel for i in program.launches)
+    most = max((len(i.args) for i in program.launches), default=1)
     return _DRIVER.format(
         symbol=entry_symbol(program.name),
         declarations="\n".join(f'declare void @"{k}"(ptr, i64, i64)' for k in used),
-        real_items=len(rows),
-        n_items=max(1, len(rows)),
-        items=", ".join(rows) or "%item zeroinitializer",
-        n_args=max(1, len(args)),
-        args=", ".join(args) or "%arg zeroinitializer",
+        real_items=len(table.rows),
+        n_items=max(1, len(table.rows)),
+        items=", ".join(table.text()) or "%item zeroinitializer",
+        n_args=max(1, len(table.args)),
+        args=", ".join(table.args) or "%arg zeroinitializer",
         most=max(1, most) + 1,
+        depth=table.depth,
+        moves=_moves(table.depth),
+        check=_CHECK,
+        begin=_BEGIN,
+        end=_END,
+        branch=_BRANCH,
+        jump=_JUMP,
         **_fault_parts(program.name, checked),
     )
+
+
+def _moves(depth: int) -> str:
+    """The lines that add up how far the loops around have moved a buffer."""
+    return "\n".join(
+        f"  %step.at.{d} = getelementptr inbounds %arg, ptr %arg, i64 0, i32 3, i64 {d}\n"
+        f"  %step.{d} = load i64, ptr %step.at.{d}, align 8\n"
+        f"  %time.at.{d} = getelementptr inbounds i64, ptr %times, i64 {d}\n"
+        f"  %time.{d} = load i64, ptr %time.at.{d}, align 8\n"
+        f"  %move.{d} = mul i64 %step.{d}, %time.{d}\n"
+        f"  %shift.{d + 1} = add i64 %shift.{d}, %move.{d}"
+        for d in range(depth)
+    )
+
+
+@dataclass
+class _Row:
+    """A row of the table of items; `target` is the number of the row to jump to."""
+
+    kind: int
+    kernel: str = "null"
+    tasks: int = 0
+    first: int = 0
+    args: int = 0
+    code: int = 0
+    shared: int = 0
+    target: int = 0
+
+    def text(self) -> str:
+        return (
+            f"%item {{ ptr {self.kernel}, i64 {self.tasks}, i32 {self.first}, i32 {self.args}, "
+            f"i32 {self.code}, i32 {self.shared}, i64 {self.kind}, i64 {self.target} }}"
+        )
+
+
+class _Table:
+    """The rows of a program's items and of their arguments."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.rows: list[_Row] = []
+        self.args: list[str] = []
+        self.depth = _depth(program.items)
+
+    def text(self) -> list[str]:
+        """Return the rows of items."""
+        return [r.text() for r in self.rows]
+
+    def add(self, items: Iterable[Item], counts: Times) -> None:
+        """Append items inside of loops that run `counts` times."""
+        for item in items:
+            if isinstance(item, Launch):
+                _refuse_overlap(self.program, item, counts)
+                self._launch(item)
+            elif isinstance(item, Check):
+                self.rows.append(_Row(_CHECK, first=len(self.args), args=1, code=item.code))
+                self.args.append(self._address(item.buffer))
+            elif isinstance(item, Loop):
+                self._loop(item, counts)
+            else:
+                self._branch(item, counts)
+
+    def _launch(self, launch: Launch) -> None:
+        kernel = self.program.kernels[launch.kernel]
+        # A rule on the launch's own numbers: whether it is shared never depends on the number of threads.
+        shared = int(launch.flops + launch.bytes >= ALONE)
+        name, count = f'@"{launch.kernel}"', len(launch.args)
+        self.rows.append(_Row(_LAUNCH, name, kernel.tasks, len(self.args), count, shared=shared))
+        self.args += [self._address(a) for a in launch.args]
+
+    def _loop(self, loop: Loop, counts: Times) -> None:
+        begin = _Row(_BEGIN, tasks=loop.count, code=len(counts))
+        self.rows.append(begin)
+        start = len(self.rows)
+        self.add(loop.items, (*counts, loop.count))
+        self.rows.append(_Row(_END, tasks=loop.count, code=len(counts), target=start))
+        begin.target = len(self.rows)
+
+    def _branch(self, branch: Branch, counts: Times) -> None:
+        choose = _Row(_BRANCH, first=len(self.args), args=1)
+        self.args.append(self._address(branch.buffer))
+        self.rows.append(choose)
+        self.add(branch.then, counts)
+        skip = _Row(_JUMP)
+        self.rows.append(skip)
+        choose.target = len(self.rows)
+        self.add(branch.otherwise, counts)
+        skip.target = len(self.rows)
+
+    def _address(self, name: str) -> str:
+        base, shift, steps = _part(self.program, name)
+        space = _SPACE.get(base.space, _ARENA)
+        offset = base.offset * 8 if space == _INPUT else base.offset
+        moves = ", ".join(f"i64 {steps.get(d, 0)}" for d in range(self.depth))
+        return f"%arg {{ i64 {space}, i64 {offset}, i64 {shift}, [{self.depth} x i64] [{moves}] }}"
+
+
+def _depth(items: Iterable[Item]) -> int:
+    """How deep loops are nested."""
+    inside = [0]
+    for item in items:
+        if isinstance(item, Loop):
+            inside.append(1 + _depth(item.items))
+        elif isinstance(item, Branch):
+            inside += [_depth(item.then), _depth(item.otherwise)]
+    return max(inside)
+
+
+def _part(program: Program, name: str) -> tuple[Buffer, int, dict[int, int]]:
+    """Return what a buffer is a part of at last, where it starts there, and its bytes per round by level of loop."""
+    buffer, shift = program.buffers[name], 0
+    steps: dict[int, int] = {}
+    while buffer.of:
+        shift += buffer.offset
+        if buffer.step:
+            steps[buffer.level] = steps.get(buffer.level, 0) + buffer.step
+        buffer = program.buffers[buffer.of]
+    return buffer, shift, steps
 
 
 def _fault_parts(name: str, checked: bool) -> dict[str, str]:
@@ -192,34 +356,13 @@ def _fault_parts(name: str, checked: bool) -> dict[str, str]:
     }
 
 
-def _launch_row(program: Program, launch: Launch, first: int) -> str:
-    kernel = program.kernels[launch.kernel]
-    # A rule on the launch's own numbers: whether it is shared never depends on the number of threads.
-    shared = int(launch.flops + launch.bytes >= ALONE)
-    return (
-        f'%item {{ ptr @"{launch.kernel}", i64 {kernel.tasks}, i32 {first}, i32 {len(launch.args)}, '
-        f"i32 0, i32 {shared} }}"
-    )
-
-
-def _check_row(check: Check, first: int) -> str:
-    return f"%item {{ ptr null, i64 0, i32 {first}, i32 1, i32 {check.code}, i32 0 }}"
-
-
-def _address(buffer: Buffer) -> str:
-    space = _SPACE.get(buffer.space, _ARENA)
-    offset = buffer.offset * 8 if space == _INPUT else buffer.offset
-    return f"%arg {{ i64 {space}, i64 {offset} }}"
-
-
-def _refuse_overlap(program: Program, launch: Launch) -> None:
+def _refuse_overlap(program: Program, launch: Launch, counts: Times) -> None:
     """Kernels are compiled as if no buffer that they write overlapped another."""
     params = program.kernels[launch.kernel].params
-    spans = [(_span(program.buffers[a], p), p, a) for a, p in zip(launch.args, params, strict=True)]
-    for n, ((space, start, stop), p, a) in enumerate(spans):
-        for (other, start2, stop2), q, b in spans[n + 1 :]:
-            apart = space != other or stop <= start2 or stop2 <= start
-            if apart or p.access == q.access == "r":
+    spans = [(_span(program, a, p), p, a) for a, p in zip(launch.args, params, strict=True)]
+    for n, (x, p, a) in enumerate(spans):
+        for y, q, b in spans[n + 1 :]:
+            if p.access == q.access == "r" or x.is_apart(y, counts):
                 continue
             raise CompileError(
                 f"buffers {a!r} ({p.access}) and {b!r} ({q.access}) overlap in memory",
@@ -228,9 +371,39 @@ def _refuse_overlap(program: Program, launch: Launch) -> None:
             )
 
 
-def _span(buffer: Buffer, param: Param) -> tuple[int, int, int]:
-    space = _SPACE.get(buffer.space, _ARENA)
+@dataclass(frozen=True)
+class _Span:
+    """Where the elements lie that a kernel may touch.
+
+    Attributes:
+        space: Of the memory; each input is a space of its own.
+        start: First byte, in the first round of all loops.
+        size: Number of bytes.
+        steps: Bytes per round, by level of loop.
+    """
+
+    space: int
+    start: int
+    size: int
+    steps: dict[int, int]
+
+    def is_apart(self, other: _Span, counts: Times) -> bool:
+        """Whether two spans never overlap, in no round of the loops around."""
+        if self.space != other.space or not self.size or not other.size:
+            return True
+        moves = [self.steps.get(d, 0) - other.steps.get(d, 0) for d in range(len(counts))]
+        found = [self.start - other.start]
+        for move, count in zip(moves, counts, strict=True):
+            if move:
+                found = [at + move * t for at in found for t in range(count)]
+        return all(at >= other.size or at + self.size <= 0 for at in found)
+
+
+def _span(program: Program, name: str, param: Param) -> _Span:
+    base, shift, steps = _part(program, name)
+    space = _SPACE.get(base.space, _ARENA)
+    size = param.size * param.dtype.bytes
+    # The caller's arrays are apart from all else; two of them may be one, but are only read.
     if space == _INPUT:
-        # The caller's arrays are apart from all else; two of them may be one, but are only read.
-        return space + buffer.offset, 0, 1
-    return space, buffer.offset, buffer.offset + param.size * param.dtype.bytes
+        return _Span(space + base.offset, shift, size, steps)
+    return _Span(space, base.offset + shift, size, steps)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tapeout.ir.graph import Graph, Value
     from tapeout.kernel.program import Layout
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def program_key(graph: Graph, layout: Layout, options: Options) -> str:

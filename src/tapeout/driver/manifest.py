@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapeout.ir.dtype import BY_NAME
 from tapeout.ir.type import TensorType
-from tapeout.kernel.program import Buffer, Check, Launch, Layout, Program
+from tapeout.kernel.program import Branch, Buffer, Check, Launch, Layout, Loop, Program
 from tapeout.support.loc import Loc
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ def to_json(program: Program) -> str:
             "input_types": {n: _type(t) for n, t in program.input_types.items()},
             "outputs": dict(program.outputs),
             "buffers": [
-                [b.name, *_type(b.type), list(b.order), b.space, b.offset, b.first, b.last]
+                [
+                    *(b.name, *_type(b.type), list(b.order), b.space, b.offset, b.first, b.last),
+                    *(b.of, b.step, b.level),
+                ]
                 for b in program.buffers.values()
             ],
             "items": [_item(i) for i in program.items],
@@ -44,8 +47,8 @@ def from_json(text: str, layout: Layout, data: bytes) -> tuple[Program, list[str
     """
     m: Mapping[str, Any] = json.loads(text)
     buffers = {
-        name: Buffer(name, _read_type([dtype, shape]), tuple(order), space, offset, first, last)
-        for name, dtype, shape, order, space, offset, first, last in m["buffers"]
+        name: Buffer(name, _read_type([dtype, shape]), tuple(order), *rest)
+        for name, dtype, shape, order, *rest in m["buffers"]
     }
     program = Program(
         m["name"],
@@ -74,6 +77,11 @@ def _item(item: Item) -> list[Any]:
     if isinstance(item, Check):
         return ["check", item.buffer, item.code, item.message]
     loc = [item.loc.file, item.loc.name, item.loc.role]
+    if isinstance(item, Loop):
+        return ["loop", item.count, [_item(i) for i in item.items], loc, item.label]
+    if isinstance(item, Branch):
+        sides = [[_item(i) for i in side] for side in (item.then, item.otherwise)]
+        return ["branch", item.buffer, *sides, loc, item.label]
     return [
         "launch",
         item.kernel,
@@ -90,5 +98,12 @@ def _read_item(spelled: list[Any]) -> Item:
     kind, *rest = spelled
     if kind == "check":
         return Check(*rest)
+    if kind == "loop":
+        count, items, loc, label = rest
+        return Loop(count, tuple(map(_read_item, items)), Loc(*loc), label)
+    if kind == "branch":
+        name, then, otherwise, loc, label = rest
+        sides = (tuple(map(_read_item, side)) for side in (then, otherwise))
+        return Branch(name, *sides, Loc(*loc), label)
     kernel, args, loc, label, flops, size, update = rest
     return Launch(kernel, tuple(args), Loc(*loc), label, flops, size, update)

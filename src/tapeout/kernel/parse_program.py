@@ -11,7 +11,17 @@ from tapeout.ir.parse import header, read_loc
 from tapeout.ir.read import HASH, Reader
 from tapeout.ir.scan import Scanner
 from tapeout.kernel.parse import KernelParser
-from tapeout.kernel.program import Buffer, Check, Launch, Layout, Program, Slot, Space
+from tapeout.kernel.program import (
+    Branch,
+    Buffer,
+    Check,
+    Launch,
+    Layout,
+    Loop,
+    Program,
+    Slot,
+    Space,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from tapeout.ir.type import TensorType
     from tapeout.kernel import loops
     from tapeout.kernel.program import Item
+    from tapeout.support.loc import Loc
 
 _HEX = re.compile(r'"((?:[0-9a-f]{2})*)"', re.ASCII)
 SPACES: tuple[Space, ...] = get_args(Space)
@@ -64,6 +75,8 @@ class _ProgramParser:
             "output": self.output,
             "launch": self.launch,
             "check": self.check,
+            "loop": self.loop,
+            "branch": self.branch,
             "symbol": self.symbol,
         }
 
@@ -149,10 +162,14 @@ class _ProgramParser:
             order = self.order()
         word = s.expect_word(*SPACES)
         space = next(known for known in SPACES if known == word)
-        offset, first, last = self.number("at"), self.number("live"), s.integer("an item")
+        offset = self.number("at")
+        of = s.name("a buffer") if s.take_word("of") else ""
+        step = self.number("step") if s.peek_word() == "step" else 0
+        level = self.number("loop") if s.peek_word() == "loop" else 0
+        first, last = self.number("live"), s.integer("an item")
         if name in self.buffers:
             s.fail(f"two buffers are called {name!r}", start)
-        self.buffers[name] = Buffer(name, type_, order, space, offset, first, last)
+        self.buffers[name] = Buffer(name, type_, order, space, offset, first, last, of, step, level)
         s.end_line()
 
     def order(self) -> tuple[int, ...]:
@@ -175,6 +192,38 @@ class _ProgramParser:
         self.s.expect("=")
         self.outputs[name] = self.s.name("a buffer")
         self.s.end_line()
+
+    def loop(self) -> None:
+        count = self.s.integer("how often")
+        label, loc = self.head()
+        self.items.append(Loop(count, self.inside(), loc, label))
+        self.s.end_line()
+
+    def branch(self) -> None:
+        name = self.s.name("a buffer")
+        label, loc = self.head()
+        then = self.inside()
+        self.s.expect_word("else")
+        self.open()
+        self.items.append(Branch(name, then, self.inside(), loc, label))
+        self.s.end_line()
+
+    def head(self) -> tuple[str, Loc]:
+        """Read label and place of a loop or branch, and the brace."""
+        label = self.s.string("a label") if self.s.sees('"') else ""
+        loc = read_loc(self.s)
+        self.open()
+        return label, loc
+
+    def inside(self) -> tuple[Item, ...]:
+        """Read items up to a closing brace."""
+        outside, self.items = self.items, []
+        with self.s.deeper():
+            while not self.s.sees("}"):
+                self.statements[self.s.expect_word("launch", "check", "loop", "branch")]()
+            self.s.expect("}")
+        found, self.items = self.items, outside
+        return tuple(found)
 
     def launch(self) -> None:
         s = self.s

@@ -1,23 +1,32 @@
 """Programs: kernels launched in order over buffers at fixed places of one arena.
 
-    Program = name, buffers[Buffer], items[Launch | Check], kernels{symbol: loops.Kernel}, layout
+    Program = name, buffers[Buffer], items[Launch | Check | Loop | Branch], kernels{symbol: loops.Kernel}, layout
+    Loop    = count, items          Branch = bool buffer, then, otherwise
     Layout  = where the variables live: the same for every entry point and specialisation of a module
 
 The arena is one block of memory: first the persistent part (parameters, then state, then hyper-parameters: `Layout`), then the
 transient part (gradients, activations, scratch, outputs) of the program that runs. Inputs stay where the caller has them.
+
+A buffer may be a part of another (`of`). Inside of a loop such a part moves on with every iteration, by `step` bytes: this is how a step
+reads its slice of a stack and writes its carries, without a copy. Items are numbered in the order of the text, loops and
+branches before what is inside of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tapeout.ir.type import TensorType
     from tapeout.kernel.loops import Kernel
     from tapeout.support.loc import Loc
+
+Times = tuple[int, ...]
+"""The iterations that the loops around an item are at, outermost first."""
 
 ALIGN = 64
 """Every offset in the arena is a multiple of this number of bytes."""
@@ -35,9 +44,12 @@ class Buffer:
         order: Dimensions from the slowest to the fastest in memory; (0, 1, 2, …) is row-major.
         space: `input` lives with the caller; `constant` in the program's data; all others in the arena.
         offset: Bytes from the start of the arena (for `input`: the position in `Program.inputs`; for `constant`: from the start of
-            `Program.data`).
+            `Program.data`; for a part of another buffer: from the start of that).
         first: Number of the first item that writes it (-1: before the program).
-        last: Number of the last item that reads it (len(items): after the program).
+        last: Number of the last item that reads it (`Program.count`: after the program).
+        of: Name of the buffer that this one is a part of; empty for most.
+        step: Bytes by which a part moves on with every iteration (negative: back).
+        level: Which loop moves it, counted from the outermost of those around.
     """
 
     name: str
@@ -47,6 +59,9 @@ class Buffer:
     offset: int
     first: int = -1
     last: int = -1
+    of: str = ""
+    step: int = 0
+    level: int = 0
 
     @property
     def bytes(self) -> int:
@@ -86,7 +101,83 @@ class Check:
     message: str
 
 
-Item = Launch | Check
+@dataclass(frozen=True)
+class Loop:
+    """Run items several times; parts of buffers that it moves start at their offset.
+
+    Attributes:
+        count: How often, known when the program is made.
+        items: What is run.
+        loc: Where the work came from.
+        label: A readable name.
+    """
+
+    count: int
+    items: tuple[Item, ...]
+    loc: Loc
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Run one of two lists of items.
+
+    Attributes:
+        buffer: Holds a bool: true chooses `then`.
+        then: What is run if it is true.
+        otherwise: What is run if it is false.
+        loc: Where the work came from.
+        label: A readable name.
+    """
+
+    buffer: str
+    then: tuple[Item, ...]
+    otherwise: tuple[Item, ...]
+    loc: Loc
+    label: str = ""
+
+
+Item = Launch | Check | Loop | Branch
+
+
+def numbered(items: Iterable[Item]) -> Iterator[Item]:
+    """Return every item in the order of the text: loops and branches, then what is inside of them."""
+    pending = [iter(items)]
+    while pending:
+        item = next(pending[-1], None)
+        if item is None:
+            pending.pop()
+            continue
+        yield item
+        if isinstance(item, Loop):
+            pending.append(iter(item.items))
+        elif isinstance(item, Branch):
+            pending.append(iter((*item.then, *item.otherwise)))
+
+
+def executed(
+    items: Iterable[Item], test: Callable[[str, Times], bool]
+) -> Iterator[tuple[Launch | Check, Times]]:
+    """Return launches and checks in the order in which they run, with the iterations of the loops around.
+
+    Args:
+        items: What to run.
+        test: Gives the content of a bool buffer at the moment.
+    """
+    pending: list[tuple[Iterator[Item], Times]] = [(iter(items), ())]
+    while pending:
+        inside, times = pending[-1]
+        item = next(inside, None)
+        if item is None:
+            pending.pop()
+        elif isinstance(item, Loop):
+            rounds = [(iter(item.items), (*times, t)) for t in range(item.count)]
+            pending += reversed(rounds)
+        elif isinstance(item, Branch):
+            chosen = item.then if test(item.buffer, times) else item.otherwise
+            pending.append((iter(chosen), times))
+        else:
+            yield item, times
 
 
 @dataclass(frozen=True)
@@ -138,3 +229,50 @@ class Program:
     arena: int
     data: bytes = b""
     input_types: Mapping[str, TensorType] = field(default_factory=dict)
+
+    @cached_property
+    def numbered(self) -> tuple[Item, ...]:
+        """Every item in the order of its number."""
+        return tuple(numbered(self.items))
+
+    @property
+    def count(self) -> int:
+        """How many items there are, those inside of loops and branches included."""
+        return len(self.numbered)
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Every launch in the order of the text."""
+        return tuple(i for i in self.numbered if isinstance(i, Launch))
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a run, by the analytic model; of a branch, those of the side that has more."""
+        return _flops(self.items)
+
+    def place(self, name: str, times: Times = ()) -> tuple[Buffer, int]:
+        """Return the buffer that a buffer is a part of at last, and how many bytes from the start of that it lies.
+
+        Args:
+            name: A buffer; one that is no part gives itself and 0.
+            times: The iterations of the loops around.
+        """
+        buffer, shift = self.buffers[name], 0
+        while buffer.of:
+            shift += buffer.offset
+            if buffer.step:
+                shift += buffer.step * times[buffer.level]
+            buffer = self.buffers[buffer.of]
+        return buffer, shift
+
+
+def _flops(items: Iterable[Item]) -> int:
+    total = 0
+    for item in items:
+        if isinstance(item, Launch):
+            total += item.flops
+        elif isinstance(item, Loop):
+            total += item.count * _flops(item.items)
+        elif isinstance(item, Branch):
+            total += max(_flops(item.then), _flops(item.otherwise))
+    return total

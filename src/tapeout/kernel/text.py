@@ -33,7 +33,7 @@ from tapeout.ir.tensor import Tensor
 from tapeout.ir.text import HEADER, spell_loc
 from tapeout.kernel import loops
 from tapeout.kernel.compute import Numerics
-from tapeout.kernel.program import Check, Launch, Program
+from tapeout.kernel.program import Branch, Check, Item, Launch, Loop, Program
 from tapeout.kernel.walk import parts, postorder, roots, statements
 
 if TYPE_CHECKING:
@@ -333,7 +333,9 @@ def _program_lines(p: Program) -> Iterator[str]:
         yield f'data "{p.data.hex()}"' if short else f"data {len(p.data)} #{hash_of(tensor)}"
     for b in p.buffers.values():
         order = "" if b.order == tuple(range(b.type.rank)) else f" order {list(b.order)}"
-        place = f"{b.space} at {b.offset} live {b.first} {b.last}"
+        part = f" of {spell_name(b.of)}" if b.of else ""
+        moves = f" step {b.step} loop {b.level}" if b.step else ""
+        place = f"{b.space} at {b.offset}{part}{moves} live {b.first} {b.last}"
         yield f"buffer {spell_name(b.name)}: {b.type}{order} {place}"
     for name in p.inputs:
         yield f"input {spell_name(name)}"
@@ -342,10 +344,30 @@ def _program_lines(p: Program) -> Iterator[str]:
     for name, buffer in p.outputs.items():
         yield f"output {spell_name(name)} = {spell_name(buffer)}"
     for item in p.items:
-        yield _item(item)
+        yield from _item(item)
 
 
-def _item(item: Launch | Check) -> str:
+def _item(item: Item) -> Iterator[str]:
+    if isinstance(item, Loop):
+        yield _opening(f"loop {item.count}", item)
+        yield from (f"  {line}" for i in item.items for line in _item(i))
+        yield "}"
+    elif isinstance(item, Branch):
+        yield _opening(f"branch {spell_name(item.buffer)}", item)
+        yield from (f"  {line}" for i in item.then for line in _item(i))
+        yield "} else {"
+        yield from (f"  {line}" for i in item.otherwise for line in _item(i))
+        yield "}"
+    else:
+        yield _call(item)
+
+
+def _opening(start: str, item: Loop | Branch) -> str:
+    facts = [start, json.dumps(item.label) if item.label else "", spell_loc(item.loc), "{"]
+    return " ".join(f for f in facts if f)
+
+
+def _call(item: Launch | Check) -> str:
     if isinstance(item, Check):
         return f"check {spell_name(item.buffer)} code {item.code} {json.dumps(item.message)}"
     args = ", ".join(spell_name(a) for a in item.args)

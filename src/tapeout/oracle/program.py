@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tapeout.kernel.program import Check, Launch
+from tapeout.kernel.program import Check, executed
 from tapeout.oracle import kernel as kernel_oracle
 from tapeout.support.errors import DataError, VerifyError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapeout.ir.op import Array
-    from tapeout.kernel.program import Buffer, Program
+    from tapeout.kernel.program import Buffer, Launch, Program, Times
 
 POISON = 0xFF
 """Every float type reads NaN from bytes of this value."""
@@ -51,13 +51,18 @@ def run(
         raise DataError(f"the arena has {memory.size} bytes, {program.name} needs {program.arena}")
     if poison:
         memory[program.layout.bytes : program.arena] = POISON
-    views = {b.name: _view(program, b, memory, inputs) for b in program.buffers.values()}
-    for item in program.items:
-        if isinstance(item, Check):
-            if views[item.buffer][0]:
-                return item.code
-        else:
-            _launch(program, item, views, seed)
+    whole = {
+        b.name: _view(program, b, memory, inputs) for b in program.buffers.values() if not b.of
+    }
+
+    def view(name: str, times: Times) -> Array:
+        return whole[name] if name in whole else _part(program, name, times, whole)
+
+    for item, times in executed(program.items, lambda name, at: bool(view(name, at)[0])):
+        if not isinstance(item, Check):
+            _launch(program, item, {n: view(n, times) for n in item.args}, seed)
+        elif view(item.buffer, times)[0]:
+            return item.code
     return 0
 
 
@@ -90,6 +95,21 @@ def _view(program: Program, buffer: Buffer, memory: Array, inputs: Mapping[str, 
         raise VerifyError(f"buffer {buffer.name!r} ends at byte {end}, past the end of its space")
     view: Array = source[buffer.offset : end].view(dtype)
     return view
+
+
+def _part(program: Program, name: str, times: Times, whole: Mapping[str, Array]) -> Array:
+    """Return what a part of another buffer stands for at some iterations."""
+    buffer = program.buffers[name]
+    base, start = program.place(name, times)
+    stop = start + buffer.bytes
+    memory = whole[base.name].view(np.uint8)
+    if not 0 <= start <= stop <= memory.size:
+        raise VerifyError(
+            f"buffer {name!r} lies at {start}, {stop} of {base.name!r}, which has {memory.size} bytes",
+            where=f"{program.name}: iterations {list(times)}",
+        )
+    found: Array = memory[start:stop].view(buffer.type.dtype.numpy)
+    return found
 
 
 def _input(buffer: Buffer, inputs: Mapping[str, Array]) -> Array:

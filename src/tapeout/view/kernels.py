@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tapeout.kernel.program import Check, Launch
+from tapeout.kernel.program import Branch, Check, Launch, Loop, numbered
 from tapeout.kernel.text import print_kernel
 from tapeout.support.units import bytes_text, count_text
 
@@ -15,21 +15,21 @@ COLUMNS = ("#", "what", "part", "FLOP", "bytes", "FLOP per byte", "kernel")
 
 
 def rows(program: Program) -> list[dict[str, Any]]:
-    """Return one record per item: the cells of `COLUMNS`, and what the side panel tells."""
+    """Return one record per item, those inside of loops and branches included: the cells of `COLUMNS`, and what the side panel tells."""
     return [
-        _launch(i, item, program) if isinstance(item, Launch) else _check(i, item)
-        for i, item in enumerate(program.items)
+        _launch(i, item, program) if isinstance(item, Launch) else _other(i, item)
+        for i, item in enumerate(program.numbered)
     ]
 
 
 def summary(program: Program) -> list[tuple[str, str]]:
     """Return the figures that stand above the table."""
-    launches = [i for i in program.items if isinstance(i, Launch)]
-    flops, moved = sum(i.flops for i in launches), sum(i.bytes for i in launches)
+    launches = program.launches
+    moved = sum(i.bytes for i in launches)
     return [
         ("launches", str(len(launches))),
         ("kernels", str(len(program.kernels))),
-        ("FLOP", count_text(flops)),
+        ("FLOP", count_text(program.flops)),
         ("read and written", bytes_text(moved)),
         ("arena", bytes_text(program.arena)),
     ]
@@ -72,6 +72,22 @@ def _buffer(name: str, access: str, program: Program) -> dict[str, str]:
         "" if buffer.order == tuple(range(len(buffer.order))) else f" order {list(buffer.order)}"
     )
     return {"name": name, "access": access, "type": f"{buffer.type}{order}", "space": buffer.space}
+
+
+def _other(number: int, item: Check | Loop | Branch) -> dict[str, Any]:
+    if isinstance(item, Check):
+        return _check(number, item)
+    what = f"{item.count} times" if isinstance(item, Loop) else f"if {item.buffer}"
+    inside = item.items if isinstance(item, Loop) else (*item.then, *item.otherwise)
+    label = f"{what}: the next {sum(1 for _ in numbered(inside))} items"
+    read = [] if isinstance(item, Loop) else [{"name": item.buffer, "access": "r"}]
+    return {
+        "cells": [str(number), f"{item.label} {label}".strip(), item.loc.role, "", "", "", ""],
+        "role": item.loc.role,
+        "source": item.loc.name,
+        "buffers": read,
+        "work": 0,
+    }
 
 
 def _check(number: int, item: Check) -> dict[str, Any]:

@@ -66,13 +66,17 @@ class Bar:
 
 def bars(program: Program) -> list[Bar]:
     """Return the rectangles: variables first, then what lives during the program, in order of offset."""
-    last = max(len(program.items) - 1, 0)
+    last = max(program.count - 1, 0)
     found = [
         Bar(f"m{i}", s.name, s.kind, str(s.type), s.offset, s.offset + s.type.bytes, -1, last)
         for i, s in enumerate(program.layout.slots)
     ]
     moving = sorted(
-        (b for b in program.buffers.values() if b.space in ("gradient", "activation", "output")),
+        (
+            b
+            for b in program.buffers.values()
+            if b.space in ("gradient", "activation", "output") and not b.of
+        ),
         key=lambda b: (b.offset, b.first),
     )
     base = len(found)
@@ -94,7 +98,7 @@ def bars(program: Program) -> list[Bar]:
 
 def live_bytes(program: Program) -> list[int]:
     """Return, per item, how many bytes of the transient part hold something that is still needed."""
-    change = [0] * (len(program.items) + 1)
+    change = [0] * (program.count + 1)
     for bar in bars(program):
         if bar.first >= 0:
             change[bar.first] += bar.high - bar.low
@@ -121,7 +125,7 @@ def picture(program: Program) -> str:
     """Return the picture's SVG elements, in a box of `WIDTH` by `HEIGHT`."""
     plot_h = HEIGHT - TOP - _BOTTOM
     plot_w = WIDTH - LEFT - _RIGHT
-    items = max(len(program.items), 1)
+    items = max(program.count, 1)
     per_byte = plot_h / max(program.arena, 1)
     parts = [_axes(program, plot_w, plot_h)]
     for bar in bars(program):
@@ -180,7 +184,7 @@ def _axes(program: Program, w: float, h: float) -> str:
         parts.append(
             f'<text class="tick" x="{LEFT - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{bytes_text(value)}</text>'
         )
-    items = max(len(program.items), 1)
+    items = max(program.count, 1)
     step = max(1, -(-items // 12))
     for i in range(0, items, step):
         x = LEFT + w * (i + 0.5) / items
