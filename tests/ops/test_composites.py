@@ -13,7 +13,7 @@ from tapeout.ir.build import Builder
 from tapeout.ir.dtype import BY_NAME, from_numpy
 from tapeout.ir.op import Composite
 from tapeout.ir.type import TensorType
-from tapeout.ops.composite import linear, loss, pool, softmax
+from tapeout.ops.composite import linear, loss, norm, pool, softmax
 from tapeout.ops.sym import Sym
 from tapeout.oracle import graph as graph_oracle
 
@@ -235,5 +235,8 @@ def test_every_composite_has_a_rule_of_its_own() -> None:
     )
     assert all(
         c.pullback is not Composite.pullback for c in (loss.SoftmaxCrossEntropy, pool.MaxPool)
+    )
+    assert all(
+        c.pullback is not Composite.pullback for c in (norm.BatchNorm, norm.Normalize, norm.RmsNorm)
     )
     assert expand

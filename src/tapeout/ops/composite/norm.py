@@ -238,8 +238,14 @@ def _on(v: Sym, have: Ints, want: Ints, x: Sym) -> Sym:
     return v.broadcast([x.shape[d] for d in want], [want.index(d) for d in have])
 
 
-def _given(*operands: Sym | None) -> tuple[Sym, ...]:
-    return tuple(o for o in operands if o is not None)
+def _emit(op: _Norm, x: Sym, scale: Sym | None, bias: Sym | None) -> tuple[Sym, ...]:
+    """Return the results of a norm with either, both or none of scale and bias."""
+    if scale is not None:
+        return x.emit_all(op, x, scale) if bias is None else x.emit_all(op, x, scale, bias)
+    y, *statistics = x.emit_all(op, x)
+    if bias is not None:
+        y = y + _on(bias, op.scaled_at(x.rank), tuple(range(x.rank)), x)
+    return (y, *statistics)
 
 
 # -- functions ----------------------------------------------------------------------------------------------------------
@@ -252,7 +258,7 @@ def batch_norm(
 
     Args:
         x: [N, C, *spatial].
-        scale: [C] (or [C, *spatial] unless `spatial`); needed where there is a bias.
+        scale: [C] (or [C, *spatial] unless `spatial`).
         bias: Alike.
         eps: Added to the variance.
         spatial: Whether statistics are per channel; else per channel and place.
@@ -264,7 +270,7 @@ def batch_norm(
         ShapeError: The shapes do not fit, or there is just one value per channel.
     """
     axes = tuple(d for d in range(x.rank) if d == 0 or (spatial and d > 1))
-    y, mean, variance = x.emit_all(BatchNorm(axes=axes, epsilon=eps), *_given(x, scale, bias))
+    y, mean, variance = _emit(BatchNorm(axes=axes, epsilon=eps), x, scale, bias)
     return y, mean, variance
 
 
@@ -297,18 +303,14 @@ def layer_norm(
         y, the mean and the inverse deviation, without the axes, at least f32.
     """
     at = tuple(axes)
-    op = Normalize(axes=at, places=at, epsilon=eps)
-    if scale is None and bias is not None:
-        y, mean, inverse = x.emit_all(op, x)
-        return y + _on(bias, at, tuple(range(x.rank)), x), mean, inverse
-    y, mean, inverse = x.emit_all(op, *_given(x, scale, bias))
+    y, mean, inverse = _emit(Normalize(axes=at, places=at, epsilon=eps), x, scale, bias)
     return y, mean, inverse
 
 
 def instance_norm(x: Sym, scale: Sym | None, bias: Sym | None, eps: float = 1e-5) -> Sym:
     """Return x [N, C, *spatial] normalised over the spatial dimensions, with scale and bias [C]."""
     op = Normalize(axes=tuple(range(2, x.rank)), places=(1,), epsilon=eps)
-    return x.emit_all(op, *_given(x, scale, bias))[0]
+    return _emit(op, x, scale, bias)[0]
 
 
 def group_norm(
@@ -338,12 +340,13 @@ def group_norm(
     each = int(x.shape[1]) // groups
     parts = x.reshape([x.shape[0], groups, each, *x.shape[2:]])
     places = (1,) if per_group else (1, 2)
-    affine = [a.reshape([parts.shape[d] for d in places]) for a in _given(scale, bias)]
+    sizes = [parts.shape[d] for d in places]
+    affine = [None if a is None else a.reshape(sizes) for a in (scale, bias)]
     op = Normalize(axes=tuple(range(2, parts.rank)), places=places, epsilon=eps)
-    return parts.emit_all(op, parts, *affine)[0].reshape(x.shape)
+    return _emit(op, parts, *affine)[0].reshape(x.shape)
 
 
 def rms_norm(x: Sym, scale: Sym | None, axes: Sequence[int], eps: float = 1e-5) -> tuple[Sym, Sym]:
     """Return `x / sqrt(mean(x**2) + eps) * scale` over axes, and the inverse root mean square without the axes."""
-    y, inverse = x.emit_all(RmsNorm(axes=tuple(axes), epsilon=eps), *_given(x, scale))
+    y, inverse = _emit(RmsNorm(axes=tuple(axes), epsilon=eps), x, scale, None)
     return y, inverse
