@@ -46,7 +46,7 @@ def test_as_onnxruntime(path: Path) -> None:
 def test_everything_trains(path: Path) -> None:
     found = report(path)
     assert found.ok
-    assert not found.warnings
+    assert all("is a softmax" in w for w in found.warnings)
     assert all(n.gradient in ("yes", "no") for n in found.nodes)
 
 

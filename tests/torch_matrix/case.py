@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Case:
         train: Whether it trains as in `module.train()`; else it is differentiated in evaluation mode.
         classes: Classes of its scores; the loss is then cross entropy. None: a weighted mean of squares.
         variants: The ways it is exported.
+        single: Whether the model computes parts in f32 whatever its weights are, so that no f64 run of it is exact.
         fast: Whether it is in the subset that every run of the tests takes.
     """
 
@@ -106,7 +107,7 @@ class Case:
     classes: int | None = None
     variants: tuple[str, ...] = PLAIN
     fast: bool = False
-    buffers: bool = field(default=True, repr=False)
+    single: bool = False
 
 
 FOLDED = tuple(VARIANTS)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 FACTOR = 1e3
 REASON = "attributes and constants of the file are rounded to f32"
-NOISE = GRADCHECK_ZERO_FLOOR
+NOISE, NOISE_F32 = GRADCHECK_ZERO_FLOOR, 1e-6
 """Of the largest gradient: what is left of a gradient that is zero by the mathematics, such as a bias of keys."""
 
 
@@ -96,13 +96,11 @@ def expected(
             (torch.from_numpy(weights(tuple(t.shape))) * (t + t * t)).mean() for t in results
         )
     loss.backward()
+    trained = {n: p for n, p in wide.named_parameters() if p.requires_grad}
     return Expected(
         float(loss.detach()),
-        {n: p.detach().numpy() for n, p in wide.named_parameters()},
-        {
-            n: np.zeros(p.shape) if p.grad is None else p.grad.numpy()
-            for n, p in wide.named_parameters()
-        },
+        {n: p.detach().numpy() for n, p in trained.items()},
+        {n: np.zeros(p.shape) if p.grad is None else p.grad.numpy() for n, p in trained.items()},
         {
             n: np.zeros(a.shape) if a.grad is None else a.grad.numpy()
             for n, a in zip(names, fed, strict=True)
@@ -148,7 +146,7 @@ def check(case: Case, variant: Variant) -> Outcome:
         graph = imported(case, exported, args)
         loss, found = gradients(case, exported, graph, feed)
         outcome = Outcome(exported.dynamic, loss)
-        compare(outcome, graph, want, loss, found, folds=variant.folds)
+        compare(outcome, graph, want, loss, found, folds=variant.folds, single=case.single)
     except (tapeout.TapeoutError, AssertionError):
         theirs = wrong_file(exported, feed, want)
         if theirs:
@@ -159,7 +157,8 @@ def check(case: Case, variant: Variant) -> Outcome:
 
 def imported(case: Case, exported: Exported, args: tuple[torch.Tensor, ...]) -> Graph:
     """Return the graph in f64 with its dimensions bound."""
-    graph = tapeout.load_onnx(exported.data, mode="train" if case.train else "eval")
+    mode = "train" if case.train else "eval"
+    graph = tapeout.load_onnx(exported.data, mode=mode, trainable=["*", *exported.scalars])
     if exported.dynamic:
         assert graph.dims, "the file has an open batch, the graph has none"
         graph = graph.bind({n: args_batch(case, args) for n in graph.dims})
@@ -237,23 +236,24 @@ def compare(
     found: dict[str, Array],
     *,
     folds: bool,
+    single: bool = False,
 ) -> None:
     """Hold everything against autograd.
 
     Raises:
         AssertionError: It says what differs.
     """
-    _near("loss", np.float64(loss), np.float64(want.loss), abs(want.loss))
+    _near("loss", np.float64(loss), np.float64(want.loss), abs(want.loss), single)
     everything = [*want.gradients.values(), *want.inputs.values()]
     scale = max((float(np.abs(g).max(initial=0)) for g in everything), default=0.0)
     initial = {n: np.asarray(v.initial, np.float64) for n, v in graph.parameters.items()}
     for theirs, ours in matched(initial, want.parameters).items():
         gradient = sum(found[n].T if turned else found[n] for n, turned in ours)
-        _near(theirs, gradient, want.gradients[theirs], scale)
+        _near(theirs, gradient, want.gradients[theirs], scale, single)
         outcome.compared.append(theirs)
     for name, gradient in want.inputs.items():
         if name in found:
-            _near(name, found[name], gradient, scale)
+            _near(name, found[name], gradient, scale, single)
             outcome.compared.append(name)
         else:
             assert not gradient.any(), f"the file has lost the argument {name}"
@@ -281,15 +281,18 @@ def matched(
     return found
 
 
-def _near(name: str, got: Array, want: Array, scale: float) -> None:
-    if got.shape == want.shape and np.abs(got - want).max(initial=0) <= NOISE * scale:
+def _near(name: str, got: Array, want: Array, scale: float, single: bool) -> None:
+    assert got.shape == want.shape, f"{name} is {got.shape}, PyTorch has {want.shape}"
+    far = float(np.abs(got - want).max(initial=0))
+    if far <= (NOISE_F32 if single else NOISE) * scale:
         return
     try:
-        close(got, want, "network", factor=FACTOR, reason=REASON)
+        if single:
+            close(got.astype(np.float32), want.astype(np.float32), "network")
+        else:
+            close(got, want, "network", factor=FACTOR, reason=REASON)
     except AssertionError as error:
-        if got.shape != want.shape:
-            raise
-        far = float(np.abs(got - want).max(initial=0))
+        largest = float(np.abs(want).max(initial=0))
         raise AssertionError(
-            f"{name} differs by {far:.1e} where the largest entry is {np.abs(want).max(initial=0):.1e}"
+            f"{name} differs by {far:.1e} where the largest entry is {largest:.1e}"
         ) from error

@@ -40,12 +40,14 @@ class Exported:
         inputs: Names of the arguments.
         outputs: Names of the float results.
         dynamic: Whether the batch is open.
+        scalars: Parameters of rank 0, which are constants in a file unless they are named.
     """
 
     data: bytes
     inputs: list[str]
     outputs: list[str]
     dynamic: bool
+    scalars: list[str]
 
 
 def build(case: Case) -> nn.Module:
@@ -103,7 +105,8 @@ def export(case: Case, variant: Variant, module: nn.Module) -> Exported:
                 dynamic = False
         data = path.read_bytes()
     kept = [name for name, t in zip(outputs, results, strict=True) if t.is_floating_point()]
-    return Exported(data, names, kept, dynamic)
+    scalars = [n for n, p in module.named_parameters() if not p.dim()]
+    return Exported(data, names, kept, dynamic, scalars)
 
 
 def _write(

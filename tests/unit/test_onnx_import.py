@@ -135,26 +135,33 @@ def test_what_is_a_parameter(name: str, array: Array, text: str, is_parameter: b
 @pytest.mark.parametrize(
     ("value", "trainable", "trains"),
     [
-        ('["table"]', "*", False),
-        ('["table"]', ["*", "!w"], False),
-        ('["table"]', ["*", "tab*"], True),
-        ('["table"]', lambda name: True, True),
-        ('["gone", 7]', "*", True),
+        ('{"table": false}', "*", False),
+        ('{"table": false}', ["*", "!w"], False),
+        ('{"table": false}', ["*", "tab*"], True),
+        ('{"table": false}', lambda name: True, True),
+        ('{"gone": false, "w": 7}', "*", True),
         ("{", "*", True),
         ('"table"', "*", True),
     ],
 )
-def test_buffers_named_in_the_metadata_keep_still(
-    value: str, trainable: object, trains: bool
-) -> None:
+def test_what_the_metadata_name_keeps_still(value: str, trainable: object, trains: bool) -> None:
     made = parsed(
         "g (float[2] x) => (float y) {h = Mul (x, w); y = Add (h, table)}",
         w=np.ones(2, np.float32),
         table=np.ones(2, np.float32),
     )
-    made.metadata_props.append(onnx.StringStringEntryProto(key="tapeout.buffers", value=value))
+    made.metadata_props.append(onnx.StringStringEntryProto(key="tapeout.trainable", value=value))
     graph = load(made, trainable=trainable)
     assert graph.parameters["table"].trainable == trains
+
+
+def test_a_scalar_is_a_parameter_when_the_metadata_say_so() -> None:
+    made = parsed("g (float[2] x) => (float y) {y = Mul (x, w)}", w=np.float32(2))
+    assert not load(made).parameters
+    note = onnx.StringStringEntryProto(key="tapeout.trainable", value='{"w": true}')
+    made.metadata_props.append(note)
+    assert load(made).parameters["w"].trainable
+    assert not load(made, trainable="!w").parameters["w"].trainable
 
 
 def test_a_scalar_is_trained_when_it_is_named() -> None:

@@ -24,8 +24,8 @@ from tapeout.support.errors import CompileError, DataError, OptionError
 if TYPE_CHECKING:
     import torch
 
-BUFFERS = "tapeout.buffers"
-"""Key of the file's metadata that lists the initializers that were buffers of the module, as JSON."""
+TRAINABLE = "tapeout.trainable"
+"""Key of the file's metadata that says what trains, where `load_onnx` cannot see it: by name, true or false, as JSON."""
 
 OPSETS = range(18, 27)
 _BATCH_NORM = ("running_mean", "running_var")
@@ -46,7 +46,9 @@ class TorchExport:
         inputs: Shapes by name; a named dimension stays open.
         outputs: Shapes by name.
         parameters: Names of the parameters, all of them checked.
-        buffers: Names of the buffers: no parameters unless `trainable` names them.
+        frozen: Those of them that the module does not train (`requires_grad=False`); `load_onnx` does neither unless
+            `trainable` names them.
+        buffers: Names of the buffers, of which the same is true.
         unused: Parameters of the module that no output depends on; the file does not hold them.
         notes: What else was decided, one line each.
     """
@@ -56,6 +58,7 @@ class TorchExport:
     inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     outputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     parameters: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -64,6 +67,8 @@ class TorchExport:
         lines = [f"{self.path}: opset {self.opset}, {len(self.parameters)} parameters"]
         for kind, types in (("input ", self.inputs), ("output", self.outputs)):
             lines += [f"  {kind} {n}: [{', '.join(map(str, s))}]" for n, s in types.items()]
+        if self.frozen:
+            lines.append(f"  parameters that do not train: {_some(self.frozen)}")
         if self.buffers:
             lines.append(f"  buffers, which do not train: {_some(self.buffers)}")
         if self.unused:
@@ -129,7 +134,9 @@ def export_torch(
     names.outputs(_output_names(torch_, program, output_names))
     _clean(program.model)
     _verify(module, program, made)
-    program.model.metadata_props[BUFFERS] = json.dumps(made.buffers)
+    scalars = [n for n, p in module.named_parameters() if n in made.parameters and not p.dim()]
+    trains = {**dict.fromkeys(scalars, True), **dict.fromkeys((*made.frozen, *made.buffers), False)}
+    program.model.metadata_props[TRAINABLE] = json.dumps(trains)
     made.inputs = {v.name: _shape(v) for v in graph.inputs}
     made.outputs = {v.name: _shape(v) for v in graph.outputs}
     _write(program, made)
@@ -389,6 +396,8 @@ def _verify(module: Any, program: Any, made: TorchExport) -> None:
         if problem:
             wrong.append(f"{name}: {problem}")
         made.parameters.append(name)
+        if not p.requires_grad:
+            made.frozen.append(name)
     if wrong:
         raise CompileError(
             "the exported file does not hold the module's parameters:\n  " + "\n  ".join(wrong),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tapeout.frontend.onnx.weights import TRAINABLE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,6 +40,8 @@ _COPY_ELEMENTS = 1 << 24
 
 def losses(session: Session) -> list[str]:
     """Return a line for each thing that a file has lost, nothing for a file that was not optimised."""
+    if any(entry.key == TRAINABLE for entry in session.file.proto.metadata_props):
+        return []  # `export_torch` has held it against the module
     graph = session.file.proto.graph
     made_up = _made_up(session)
     lines = [

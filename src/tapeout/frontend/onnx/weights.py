@@ -11,8 +11,8 @@ The rule, in order:
 5. What BatchNormalization reads as running mean and variance is state: no parameter, whatever else reads it.
 6. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
    Gemm, MatMul, normalisations, recurrences, PRelu, the table of a Gather, or arithmetic.
-7. What the file's metadata list as buffers (`export_torch` does) is a parameter that does not train, unless `trainable` names
-   it by more than `*`.
+7. What the file's metadata say (those of `export_torch`) holds against the rules above for what `trainable` does not name by
+   more than `*`: a scalar may be a parameter, and a parameter, such as a buffer of the module, may not train.
 
 Identity, Cast, Transpose, Reshape, Flatten, Squeeze, Unsqueeze and Expand are looked through to find the readers.
 """
@@ -71,8 +71,8 @@ _GENERATED = re.compile(
 )
 _HUGE = 1e30
 
-BUFFERS = "tapeout.buffers"
-"""Key of a file's metadata: initializers that train only when `trainable` names them, as a JSON list."""
+TRAINABLE = "tapeout.trainable"
+"""Key of a file's metadata: initializers by name, true or false: what trains unless `trainable` says otherwise, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -116,29 +116,31 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     uses = _uses(file.proto.graph, stored)
     patterns = globs_of(trainable, "trainable") if not isinstance(trainable, Mapping) else []
     states = [s.name for s in stored.values() if _is_statistic(s, uses[s.name])]
+    noted = _noted(file)
     found = [
         s.name
         for s in stored.values()
-        if s.name not in states and _is_parameter(s, uses[s.name], patterns, trainable, read)
+        if s.name not in states
+        and _is_parameter(s, uses[s.name], patterns, trainable, read, noted.get(s.name, False))
     ]
     check_matched(patterns, found, "trainable", "parameter", file.name)
     if isinstance(trainable, Mapping):
         return Weights(stored, {name: trainable.get(name, True) for name in found}, states)
     decide = matcher(trainable, "trainable")
-    still = {n for n in _buffers(file) if not _named(n, patterns, trainable)}
+    still = {n for n, t in noted.items() if not t and not _named(n, patterns, trainable)}
     return Weights(stored, {n: n not in still and bool(decide(n)) for n in found}, states)
 
 
-def _buffers(file: ModelFile) -> list[str]:
-    """Return the names that the file itself lists as buffers of the module that it was exported from."""
+def _noted(file: ModelFile) -> dict[str, bool]:
+    """Return what the file itself says of what trains."""
     for entry in file.proto.metadata_props:
-        if entry.key == BUFFERS:
+        if entry.key == TRAINABLE:
             try:
-                names = json.loads(entry.value)
+                made = json.loads(entry.value)
             except ValueError:
-                return []
-            return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
-    return []
+                return {}
+            return {n: t is True for n, t in made.items()} if isinstance(made, dict) else {}
+    return {}
 
 
 def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
@@ -178,6 +180,7 @@ def _is_parameter(
     patterns: list[str],
     trainable: Trainable,
     read: Callable[[str], Array],
+    scalar: bool,
 ) -> bool:
     if not tensors.is_float(s.message) or not uses:
         return False
@@ -193,7 +196,7 @@ def _is_parameter(
             and any(p in _WEIGHTS.get(op, ()) for op, p in uses)
         )
     elif not s.message.dims:
-        wanted = _named(s.name, patterns, trainable)
+        wanted = scalar or _named(s.name, patterns, trainable)
     else:
         anonymous = size == 1 and _GENERATED.fullmatch(s.name) is not None
         wanted = not (anonymous and all(op in (*_ARITHMETIC, *_TRANSPARENT) for op, _ in uses))
