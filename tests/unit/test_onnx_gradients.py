@@ -107,6 +107,8 @@ def test_against_differences(case: Case) -> None:
     )
     feed = {n: a for n, a in operands.items() if n in graph.input}
     wrt = [n for n, a in feed.items() if a.dtype == np.float64]
+    if case.op == "GridSample" and case.attributes.get("mode") == "nearest":
+        wrt.remove("x1")  # jumps from element to element: the gradient is 0 and differences are not
     found = oracle.run(gradients(graph, "loss", wrt), feed).outputs
 
     def loss(**changed: Array) -> float:

@@ -265,7 +265,27 @@ def diagonals() -> Iterator[Case]:
         yield Case("Einsum", 12, shapes, {"equation": equation}, kind="contraction")
 
 
+def grids() -> Iterator[Case]:
+    N = "network"
+    places = np.random.default_rng(8).uniform(-1.6, 1.6, (2, 3, 5, 2)).astype(F32)
+    for opset, modes in (
+        (16, ("bilinear", "nearest", "bicubic")),
+        (20, ("linear", "nearest", "cubic")),
+    ):
+        for mode in modes:
+            for padding in ("zeros", "border", "reflection"):
+                how = {"mode": mode, "padding_mode": padding, "align_corners": opset // 20}
+                yield Case("GridSample", opset, ((2, 3, 4, 6), places), how, kind=N)
+    deep = np.random.default_rng(9).uniform(-1.2, 1.2, (1, 2, 2, 3, 3)).astype(F32)
+    yield Case("GridSample", 20, ((1, 2, 3, 4, 5), deep), kind=N)
+    for aligned in (0, 1):
+        how = {"align_corners": aligned}
+        yield Case("AffineGrid", 20, ((2, 2, 3), ints(2, 3, 4, 5)), how, kind=N, stored=(1,))
+        yield Case("AffineGrid", 20, ((1, 3, 4), ints(1, 3, 2, 4, 5)), how, kind=N, stored=(1,))
+
+
 CASES = [
+    *grids(),
     *scatters(),
     *resizes(),
     *orders(),
