@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="LOSS",
     help="As for train; none takes the model alone. For ONNX files.",
 )
-@o.together(o.labels, o.optimizer, o.lr, o.clip_norm, o.trainable, o.mode, o.dims)
+@o.together(o.labels, o.optimizer, o.lr, o.clip_norm, *o.changes, o.dims)
 @click.option(
     "--data",
     "data_text",
@@ -40,7 +40,8 @@ def command(
     lr: float | None,
     clip_norm: float | None,
     trainable: tuple[str, ...],
-    mode: str,
+    modes: tuple[str, ...],
+    classes: int | None,
     dims: tuple[str, ...],
     data_text: str | None,
     inputs: tuple[str, ...],
@@ -71,7 +72,9 @@ def command(
     else:
         from tapeout.cli.reading import load_model
 
-        model = load_model(file, trainable=trainable, mode=mode, dims=parse_dims(dims))
+        model = load_model(
+            file, trainable=trainable, modes=modes, classes=classes, dims=parse_dims(dims)
+        )
         training = (
             None
             if loss_text == "none"

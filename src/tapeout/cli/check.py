@@ -8,9 +8,14 @@ from tapeout.cli import options as o
 
 
 @click.command(name="check")
-@o.together(o.model, o.dims, o.trainable, o.mode, o.as_json)
+@o.together(o.model, o.dims, *o.changes, o.as_json)
 def command(
-    model: str, dims: tuple[str, ...], trainable: tuple[str, ...], mode: str, as_json: bool
+    model: str,
+    dims: tuple[str, ...],
+    trainable: tuple[str, ...],
+    modes: tuple[str, ...],
+    classes: int | None,
+    as_json: bool,
 ) -> int:
     """Say whether a model can be imported, differentiated and compiled, and what training it takes; exit 1 if not.
 
@@ -20,17 +25,24 @@ def command(
     \b
     tapeout check model.onnx
     tapeout check model.onnx --dims N=64 --json | python -m json.tool
+    tapeout check model.onnx --replace-head 10 --trainable 'fc.*'
     """  # noqa: D301 (click's mark for a paragraph that is kept as it is)
     import tapeout
-    from tapeout.cli.reading import existing, trainable_globs
+    from tapeout.cli.reading import changed_file, existing, load_model, trainable_globs
     from tapeout.cli.say import Speaker
-    from tapeout.cli.spec import parse_dims
+    from tapeout.cli.spec import parse_dims, parse_modes
 
     existing(model)
     speaker = Speaker(json=as_json)
-    report = tapeout.check(
-        model, parse_dims(dims) or None, trainable=trainable_globs(trainable), mode=mode
-    )
+    bound, mode = parse_dims(dims) or None, parse_modes(modes)
+    if classes is None:
+        report = tapeout.check(model, bound, trainable=trainable_globs(trainable), mode=mode)
+    else:
+        graph = load_model(model, trainable=trainable, modes=modes, classes=classes)
+        trains = {n: v.trainable for n, v in graph.parameters.items()}
+        report = tapeout.check(changed_file(graph), bound, trainable=trains, mode=mode)
+        report.name = model
+        speaker.text("\n".join(graph.notes))
     speaker.text(str(report))
     speaker.result(report.to_json())
     return 0 if report else 1

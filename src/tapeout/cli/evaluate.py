@@ -34,7 +34,7 @@ def command(
     from tapeout.cli.spec import parse_loss
 
     speaker = Speaker(json=as_json)
-    graph = reading.load_model(model, mode="eval")
+    graph = reading.load_model(model, modes=("eval",))
     loss = parse_loss(loss_text, graph, labels)
     trainer = Trainer(graph, loss=loss, optimizer=None, threads=threads)
     dataset = reading.load_dataset(data_text, inputs, transforms)

@@ -8,7 +8,7 @@ from tapeout.cli import options as o
 
 
 @click.command(name="export-step")
-@o.together(o.model, o.loss, o.labels, o.optimizer, o.lr, o.clip_norm, o.trainable, o.mode, o.dims)
+@o.together(o.model, o.loss, o.labels, o.optimizer, o.lr, o.clip_norm, *o.changes, o.dims)
 @click.option("-o", "--output", required=True, metavar="FILE", help="The step as ONNX.")
 def command(
     model: str,
@@ -18,7 +18,8 @@ def command(
     lr: float | None,
     clip_norm: float | None,
     trainable: tuple[str, ...],
-    mode: str,
+    modes: tuple[str, ...],
+    classes: int | None,
     dims: tuple[str, ...],
     output: str,
 ) -> None:
@@ -38,7 +39,9 @@ def command(
 
     path = check_writable(output, suffixes=(".onnx",))
     check_not_input(path, model)
-    graph = reading.load_model(model, trainable=trainable, mode=mode, dims=parse_dims(dims))
+    graph = reading.load_model(
+        model, trainable=trainable, modes=modes, classes=classes, dims=parse_dims(dims)
+    )
     step = tapeout.training_step(
         graph,
         parse_loss(loss_text, graph, labels),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     metavar="B",
     help="How many samples of the data.",
 )
-@o.together(o.trainable, o.seed)
+@o.together(*o.changes, o.seed)
 @click.option(
     "--zero",
     "zeros",
@@ -57,6 +57,8 @@ def command(
     transforms: tuple[str, ...],
     samples: int,
     trainable: tuple[str, ...],
+    modes: tuple[str, ...],
+    classes: int | None,
     seed: int,
     zeros: tuple[str, ...],
     as_json: bool,
@@ -73,7 +75,7 @@ def command(
     from tapeout.cli.spec import parse_loss
 
     speaker = Speaker(json=as_json)
-    graph = reading.load_model(model, trainable=trainable)
+    graph = reading.load_model(model, trainable=trainable, modes=modes, classes=classes, seed=seed)
     loss = None if loss_text is None else parse_loss(loss_text, graph, labels)
     batch = None
     if data_text is not None:

@@ -48,15 +48,27 @@ trainable = click.option(
     "--trainable",
     multiple=True,
     metavar="GLOB",
-    help="Which parameters train, as in 'head.*' or '!bn*'; may be given several times. Default: all.",
+    help="Which parameters train, as in 'head.*' or '!bn*'; may be given several times, the last that fits decides. "
+    "The others are frozen: no gradient, no memory. Default: all.",
 )
 mode = click.option(
     "--mode",
-    type=click.Choice(["train", "eval", "as-exported"]),
-    default="train",
-    show_default=True,
-    help="How dropout and batch normalisation behave in the training step.",
+    "modes",
+    multiple=True,
+    metavar="[GLOB=]MODE",
+    help="How dropout and batch normalisation behave in the training step: train, eval (no dropout; normalise by the "
+    "running statistics and leave them alone, as suits a frozen layer) or as-exported. 'encoder.*=eval' is for layers "
+    "by name, of the node or of a parameter; may be given several times. Default: train.",
 )
+replace_head = click.option(
+    "--replace-head",
+    "classes",
+    type=click.IntRange(min=1, max=1 << 20),
+    metavar="N",
+    help="Give the model a new last layer of N classes before anything else; names and the rest of the file stay.",
+)
+changes = (trainable, mode, replace_head)
+"""What is changed of a model before it is trained on."""
 dims = click.option(
     "--dims", multiple=True, metavar="N=64", help="Bind named dimensions of the model."
 )
@@ -66,7 +78,7 @@ data = click.option(
     required=True,
     metavar="D",
     help=".npz, .npy (x=a.npy,labels=b.npy), IDX files, CSV, a folder of classes with pictures, "
-    "or mnist5k:train.",
+    "or mnist5k:train; 'd.npz[:5000]' for some of the samples.",
 )
 rename = click.option(
     "--input",
@@ -80,7 +92,8 @@ transform = click.option(
     "transforms",
     multiple=True,
     metavar="X=EXPR",
-    help='Arithmetic on an array, as in "x=(x-127.5)/127.5".',
+    help='Arithmetic on an array, as in "x=(x-127.5)/127.5"; for pictures also pad(x, 2), resize(x, 32, 32) and '
+    "channels(x, 3).",
 )
 batch_size = click.option(
     "--batch-size",

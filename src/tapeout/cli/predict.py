@@ -49,7 +49,7 @@ def command(
     speaker = Speaker()
     path = check_writable(output, suffixes=(".npz", ".npy"))
     check_not_input(path, model, data_text)
-    graph = reading.load_model(model, mode="eval")
+    graph = reading.load_model(model, modes=("eval",))
     if path.suffix == ".npy" and len(graph.outputs) > 1:
         names = ", ".join(n for n, _ in graph.outputs)
         raise OptionError(

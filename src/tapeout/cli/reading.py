@@ -38,20 +38,45 @@ def load_model(
     path: str,
     *,
     trainable: Sequence[str] = (),
-    mode: str = "train",
+    modes: tuple[str, ...] = (),
+    classes: int | None = None,
     dims: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> Graph:
-    """Return the graph of a model file.
+    """Return the graph of a model file, with the changes that the options ask for.
+
+    Args:
+        path: The file.
+        trainable: `--trainable`.
+        modes: `--mode`.
+        classes: `--replace-head`.
+        dims: Numbers of named dimensions.
+        seed: Seed of a new head.
 
     Raises:
         TapeoutError: The file cannot be read or imported.
     """
     import tapeout
+    from tapeout.cli.spec import parse_modes
 
-    found = existing(path)
-    return tapeout.load_onnx(
-        found, dims=dims or None, trainable=trainable_globs(trainable), mode=mode
-    )
+    found, globs = existing(path), trainable_globs(trainable)
+    graph = tapeout.load_onnx(found, dims=dims or None, trainable=globs, mode=parse_modes(modes))
+    if classes is None:
+        return graph
+    changed = tapeout.surgery.replace_head(graph, classes, seed=seed)
+    # A new head trains, unless the patterns say otherwise of its names.
+    return changed.freeze("*").unfreeze(globs)
+
+
+def changed_file(graph: Graph) -> bytes:
+    """Return the bytes of the file that a changed model stands for.
+
+    Raises:
+        OptionError: It would be larger than a file can be.
+    """
+    if not isinstance(graph.origin, bytes):
+        raise OptionError("the changed model does not fit into one file of 2 GiB")
+    return graph.origin
 
 
 def existing(path: str) -> Path:

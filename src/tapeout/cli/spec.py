@@ -96,6 +96,26 @@ def parse_dims(pairs: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
+def parse_modes(texts: tuple[str, ...]) -> str | dict[str, str]:
+    """Return `MODE` and `GLOB=MODE` texts as `load_onnx` takes modes: the last that fits decides.
+
+    Raises:
+        OptionError: A mode is unknown, or a glob is empty.
+    """
+    from tapeout.ir.modes import Modes
+
+    found: dict[str, str] = {}
+    for text in texts:
+        glob, equals, mode = text.rpartition("=")
+        glob = glob.strip() if equals else "*"
+        if not glob:
+            raise OptionError(f"{text!r}: MODE or GLOB=MODE is expected", where="--mode")
+        found.pop(glob, None)
+        found[glob] = mode.strip()
+    Modes().over(found, "--mode")
+    return found or "train"
+
+
 def split(text: str) -> tuple[str, dict[str, object]]:
     """Return the name and the options of `NAME:KEY=VALUE,…`."""
     name, _, rest = text.partition(":")

@@ -36,7 +36,8 @@ class Request:
     batch_size: int
     epochs: int
     trainable: tuple[str, ...]
-    mode: str
+    modes: tuple[str, ...]
+    classes: int | None
     seed: int
     threads: int | None
     inputs: tuple[str, ...]
@@ -68,7 +69,7 @@ class Request:
     metavar="E",
     help="Passes over the data.",
 )
-@o.together(o.trainable, o.mode, o.seed, o.threads)
+@o.together(*o.changes, o.seed, o.threads)
 @click.option(
     "-o",
     "--output",
@@ -93,6 +94,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:  # noqa: ANN401 (check
     tapeout train lenet.onnx --data mnist5k:train --val mnist5k:test --epochs 15 -o trained.onnx
     tapeout train net.onnx --data table.csv --loss mse --optimizer sgd:momentum=0.9 --lr 0.01
     tapeout train net.onnx --data x=a.npy,labels=b.npy --val-split 0.1 --trainable 'head.*'
+    tapeout train big.onnx --data photos/ --replace-head 5 --trainable 'fc.*' --mode eval
 
     Ctrl-C finishes the running step, writes the weights so far and a checkpoint beside the output, and says how to go on.
     """  # noqa: D301 (click's mark for a paragraph that is kept as it is)
@@ -141,7 +143,13 @@ def _trainer(request: Request) -> Trainer:
 
     if request.resume is not None:
         return _resumed(request)
-    graph = load_model(request.model, trainable=request.trainable, mode=request.mode)
+    graph = load_model(
+        request.model,
+        trainable=request.trainable,
+        modes=request.modes,
+        classes=request.classes,
+        seed=request.seed,
+    )
     return Trainer(
         graph,
         loss=parse_loss(request.loss_text, graph, request.labels),
@@ -158,7 +166,8 @@ _FROM_RUN = {
     "optimizer_text": "--optimizer",
     "clip_norm": "--clip-norm",
     "trainable": "--trainable",
-    "mode": "--mode",
+    "modes": "--mode",
+    "classes": "--replace-head",
     "seed": "--seed",
 }
 """Options that a checkpoint holds already."""

@@ -49,7 +49,7 @@ _EXPLANATIONS = {
     metavar="LOSS",
     help="As for train; none shows the model alone.",
 )
-@o.together(o.labels, o.optimizer, o.lr, o.clip_norm, o.trainable, o.mode, o.dims)
+@o.together(o.labels, o.optimizer, o.lr, o.clip_norm, *o.changes, o.dims)
 def command(
     file: str,
     stage: str | None,
@@ -60,7 +60,8 @@ def command(
     lr: float | None,
     clip_norm: float | None,
     trainable: tuple[str, ...],
-    mode: str,
+    modes: tuple[str, ...],
+    classes: int | None,
     dims: tuple[str, ...],
 ) -> None:
     """Draw a model (or a .tape file), and what is derived from it: backward part, passes, kernels, memory plan.
@@ -89,7 +90,7 @@ def command(
         source = Source(read(file), Path(file).name)
     else:
         bound = parse_dims(dims)
-        graph = load_model(file, trainable=trainable, mode=mode, dims=bound)
+        graph = load_model(file, trainable=trainable, modes=modes, classes=classes, dims=bound)
         training = (
             None
             if loss_text == "none"
