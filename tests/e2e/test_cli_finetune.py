@@ -35,11 +35,7 @@ def net() -> onnx.ModelProto:
         '["body/bn"] n = BatchNormalization (h, bn_scale, bn_bias, bn_mean, bn_var); '
         '["body/drop"] d = Dropout (n, half); r = Relu (d); ["fc"] l = Gemm <transB = 1> (r, fc_w, fc_b); '
         "y = Softmax <axis = 1> (l)}",
-        **{
-            "body_w": f32(6, 8), "body_b": f32(6), "bn_scale": np.ones(6, np.float32), "bn_bias": f32(6),
-            "bn_mean": f32(6), "bn_var": np.ones(6, np.float32), "half": np.array(0.5, np.float32),
-            "fc_w": f32(5, 6), "fc_b": f32(5),
-        },
+        body_w=f32(6, 8), body_b=f32(6), bn_scale=np.ones(6, np.float32), bn_bias=f32(6), bn_mean=f32(6), bn_var=np.ones(6, np.float32), half=np.array(0.5, np.float32), fc_w=f32(5, 6), fc_b=f32(5),
     )  # fmt: skip
     made.metadata_props.add(key="license", value="free")
     return made
