@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from tapeout.ir.op import Pointwise, Reduction, Scatter
 from tapeout.schedule.facts import FactTable
 from tapeout.schedule.fit import Fitter
-from tapeout.schedule.group import group_nodes
 from tapeout.schedule.inline import choose_inlined
 from tapeout.schedule.kernels import Kernels, copy
 from tapeout.schedule.model import Home, Homes, Work, row_major
 from tapeout.schedule.orders import choose_orders
+from tapeout.schedule.recompute import group_with_recomputed
 from tapeout.schedule.updates import in_place_homes, plan_updates
 from tapeout.schedule.uses import Uses, needed_nodes
 from tapeout.support.errors import CompileError
@@ -58,7 +58,8 @@ def fuse(graph: Graph) -> Fused:
     facts, uses = FactTable(), Uses.of(graph, nodes)
     orders = choose_orders(nodes, facts, uses, {**sources, **uses.wanted})
     inlined = choose_inlined(nodes, facts, uses, orders, uses.wanted)
-    groups = group_nodes(nodes, Fitter(facts, uses, orders, inlined))
+    groups, fitter = group_with_recomputed(nodes, Fitter(facts, uses, orders, inlined))
+    inlined = dict(fitter.inlined)
     updates = plan_updates(graph, groups)
 
     homes = dict(sources)
