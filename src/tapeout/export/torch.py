@@ -116,8 +116,9 @@ def export_torch(
     torch_ = _torch()
     _check_module(torch_, module, opset)
     given = _arguments(module, args, kwargs or {})
+    opened = 0
     if dynamic_shapes is None and batch is not None:
-        dynamic_shapes = _open_batch(torch_, given, batch)
+        opened, dynamic_shapes = _open_batch(torch_, given, batch)
     program = _program(
         torch_,
         module,
@@ -138,6 +139,8 @@ def export_torch(
     trains = {**dict.fromkeys(scalars, True), **dict.fromkeys((*made.frozen, *made.buffers), False)}
     program.model.metadata_props[TRAINABLE] = json.dumps(trains)
     made.inputs = {v.name: _shape(v) for v in graph.inputs}
+    if opened:
+        _check_open(made, opened)
     made.outputs = {v.name: _shape(v) for v in graph.outputs}
     _write(program, made)
     return made
@@ -187,15 +190,15 @@ def _arguments(module: Any, args: Any, kwargs: Mapping[str, Any]) -> inspect.Bou
         ) from None
 
 
-def _open_batch(torch_: Any, given: inspect.BoundArguments, name: str) -> dict[str, Any] | None:
-    """Return dynamic shapes that leave the batch open, None where no argument has one."""
+def _open_batch(torch_: Any, given: inspect.BoundArguments, name: str) -> tuple[int, Any]:
+    """Return the rows of the example, and dynamic shapes that leave them open; (0, None) where no argument has rows."""
     if not name.isidentifier():
         raise OptionError(f"batch is {name!r}; the name of a dimension is an identifier")
     tree = torch_.utils._pytree  # noqa: SLF001  (what torch.export itself takes for a tree)
     leaves = [a for a in tree.tree_leaves(dict(given.arguments)) if isinstance(a, torch_.Tensor)]
     rows = next((a.shape[0] for a in leaves if a.dim()), None)
     if rows is None:
-        return None
+        return 0, None
     if rows < 2:
         raise OptionError(
             f"the example has {rows} row{'' if rows == 1 else 's'}: PyTorch would fix the batch to that",
@@ -208,7 +211,17 @@ def _open_batch(torch_: Any, given: inspect.BoundArguments, name: str) -> dict[s
             return None
         return {0: size} if leaf.dim() and leaf.shape[0] == rows else {}
 
-    return {n: tree.tree_map(shape, a) for n, a in given.arguments.items()}
+    return rows, {n: tree.tree_map(shape, a) for n, a in given.arguments.items()}
+
+
+def _check_open(made: TorchExport, rows: int) -> None:
+    """Fail when the exporter has fixed the batch all the same, which it does without a word."""
+    fixed = [n for n, shape in made.inputs.items() if shape and shape[0] == rows]
+    if fixed:
+        raise CompileError(
+            f"the module works for {rows} rows only: PyTorch has fixed the batch of {_some(fixed)}",
+            hint="see where forward takes the size of the example for granted, or export with batch=None",
+        )
 
 
 def _program(
