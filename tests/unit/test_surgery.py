@@ -196,6 +196,19 @@ def test_a_new_head_that_is_a_convolution(case: str) -> None:
     assert run(proto(graph), x=f32(2, 3, 8, 8))["y"].shape == (2, 11)
 
 
+def test_a_file_of_the_builder(tmp_path: Path) -> None:
+    """It repeats the bias to the shape of the product, by a shape that is put together."""
+    with tapeout.Builder("built") as g:
+        h = tapeout.nn.relu(tapeout.nn.linear(g.input("x", ("N", 4)), 5, name="body"))
+        g.output("y", tapeout.nn.softmax(tapeout.nn.linear(h, 5, name="head")))
+    trainer = tapeout.Trainer(g.graph(), loss=tapeout.losses.cross_entropy(), optimizer=None)
+    trainer.export_onnx(tmp_path / "built.onnx")
+    graph = surgery.replace_head(tapeout.load_onnx(tmp_path / "built.onnx"), 7)
+    types = {n: v.type.shape for n, v in graph.parameters.items()}
+    assert (types["body.bias"], types["head.bias"], types["head.weight"]) == ((5,), (7,), (7, 5))
+    assert run(proto(graph), x=f32(3, 4))["y"].shape == (3, 7)
+
+
 def test_the_seed_decides_the_weights() -> None:
     graph = tapeout.load_onnx(classifier("gemm"))
     made = [surgery.replace_head(graph, 5, seed=s).parameters["w"].initial for s in (1, 1, 2)]

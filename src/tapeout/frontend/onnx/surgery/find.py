@@ -26,7 +26,7 @@ TAIL = (
 """What may stand between the last layer and the output: nothing of it has weights, or asks how many classes there are."""
 
 _BEFORE_WEIGHT = ("Identity", "Cast", "Transpose")
-_BEFORE_BIAS = ("Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze")
+_BEFORE_BIAS = ("Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Expand")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Head:
     def reshapes(self) -> list[onnx.NodeProto]:
         """The nodes that may state the number of classes as a size."""
         before = self.bias.between if self.bias else ()
-        return [n for n in (*before, *self.tail) if n.op_type == "Reshape"]
+        shaped = ("Reshape", "Expand")
+        return [n for n in (*before, *self.tail) if n.op_type in shaped and len(n.input) > 1]
 
 
 def find_head(draft: Draft, output: str | None, at: str | None) -> Head:

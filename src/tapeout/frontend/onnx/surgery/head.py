@@ -108,21 +108,34 @@ def _as_read(array: Array, slot: Slot, draft: Draft) -> Array:
 
 
 def _resize(draft: Draft, node: onnx.NodeProto, old: int, new: int) -> None:
-    """Where a Reshape states the old number of classes, state the new one."""
-    known = draft.stored().get(node.input[1]) if len(node.input) > 1 else None
-    if known is None or old == new:
+    """Where a node states the old number of classes as a size, state the new one."""
+    found = _stated(draft, node, old) if old != new else None
+    if found is None:
         return
-    target = draft.array(known).copy()
-    places = np.flatnonzero(target == old)
-    if not places.size:
-        return
-    target[places[-1]] = new
+    owner, position, target = found
+    target[np.flatnonzero(target == old)[-1]] = new
+    known = draft.stored()[owner.input[position]]
     if draft.readers(known.name) == 1:
         fill(known.message, target)
         return
     name = draft.fresh(f"{known.name}_head")
     draft.add(name, target)
-    node.input[1] = name
+    owner.input[position] = name
+
+
+def _stated(
+    draft: Draft, node: onnx.NodeProto, size: int
+) -> tuple[onnx.NodeProto, int, Array] | None:
+    """Return which operand of which node holds a size in the shape that a node is given, and the operand's content."""
+    stored, maker = draft.stored(), draft.makers().get(node.input[1])
+    places = [(node, 1)]
+    if maker is not None and maker.op_type == "Concat" and draft.readers(node.input[1]) == 1:
+        places = [(maker, i) for i in reversed(range(len(maker.input)))]
+    for owner, position in places:
+        known = stored.get(owner.input[position])
+        if known is not None and (content := draft.array(known)).ndim == 1 and size in content:
+            return owner, position, content.copy()
+    return None
 
 
 def _changed(head: Head) -> list[str]:
