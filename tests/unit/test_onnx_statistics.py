@@ -189,6 +189,20 @@ def test_statistics_that_are_fed_cannot_be_kept() -> None:
     assert not found.updates
 
 
+def test_statistics_that_the_file_computes_are_not_kept() -> None:
+    """PyTorch writes a layer without running statistics so: the batch is normalised by itself in both modes."""
+    nodes = (
+        "at = Constant<value_ints = [0, 2]>(); m = ReduceMean<keepdims=0>(x, at); "
+        "k = ReduceMean(x, at); c = Sub(x, k); q = Mul(c, c); v = ReduceMean<keepdims=0>(q, at); "
+    )
+    graph = load(model(nodes + ONE, 18, s=S, b=B))
+    assert list(graph.variable) == ["s", "b"]
+    for found in (graph, graph.evaluation()):
+        y, updates = step(found)
+        near(y, of_batch(X)[0])
+        assert not updates
+
+
 # --- merged tensors --------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tapeout.frontend.onnx.known import Known
     from tapeout.ir.build import Builder
     from tapeout.ir.dtype import DType
+    from tapeout.ir.graph import Value
     from tapeout.ir.op import Array
     from tapeout.ops.sym import Scalar
 
@@ -251,6 +252,20 @@ class Call:
         elif needed:
             hint = "choose mode 'eval' for the node, or export with tensors stored in the file"
             self.fail(f"cannot keep {what}, which no tensor of the file holds", hint)
+
+    def is_computed(self, x: Sym) -> bool:
+        """Return whether nodes compute a value from an input of the model."""
+        inputs = set(self.builder.inputs.values())
+        seen: set[Value] = set()
+        todo = list(x.value.node.operands) if x.value.node else []
+        while todo:
+            value = todo.pop()
+            if value in inputs:
+                return True
+            if value not in seen and value.node is not None:
+                seen.add(value)
+                todo += value.node.operands
+        return False
 
     def latest(self, state: Sym) -> Sym:
         """Return what a state becomes by the nodes so far: itself, or its update."""

@@ -56,7 +56,9 @@ def _batch_norm(
     for name, operand in zip(("scale", "bias", "mean", "variance"), rest, strict=True):
         call.require(operand.shape == wanted, f"the {name} is {operand.type}, the operand {x.type}")
     epsilon, momentum = call.real("epsilon", 1e-5), _decimal(call.real("momentum", 0.9))
-    active = call.mode == "train" or (call.mode == "as-exported" and exported_training)
+    # Statistics that the file computes from its inputs are the layer's own affair: it has none to keep.
+    trained = exported_training or not any(call.is_computed(r) for r in rest[2:])
+    active = trained if call.mode == "train" else exported_training and call.mode != "eval"
     if not active:
         scale, bias, mean, variance = rest
         return (norm.batch_norm_inference(x, scale, bias, mean, variance, epsilon), *rest[2:] * 2)
