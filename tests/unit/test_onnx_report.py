@@ -53,7 +53,7 @@ def test_where_gradients_end() -> None:
 
 
 def test_all_problems_at_once() -> None:
-    text = "[one] a = NonZero (x); [two] b = Reshape (x, s); [three] c = Softmax <axis=9> (x); [four] d = Exp (b); [five] y = Relu (x)"
+    text = "[one] a = ImageDecoder (x); [two] b = Reshape (x, s); [three] c = Softmax <axis=9> (x); [four] d = Exp (b); [five] y = Relu (x)"
     found = report(parsed(f"g (float[4] x, int64[1] s) => (float y) {{{text}}}"))
     assert not found.ok
     nodes = by_name(found)
@@ -64,7 +64,7 @@ def test_all_problems_at_once() -> None:
         "four",
     ]
     assert len(found.problems) == 4
-    assert found.problems[0] == "not supported: NonZero (opset 18) (1x): one"
+    assert found.problems[0] == "not supported: ImageDecoder (opset 18) (1x): one"
     assert "content of 's'" in found.problems[1]
     assert "axis 9" in found.problems[2]
     assert found.problems[3] == "nodes behind these that were not looked at: 1"

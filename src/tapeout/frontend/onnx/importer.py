@@ -19,6 +19,7 @@ from tapeout.frontend.onnx.order import in_order
 from tapeout.frontend.onnx.read import LIMIT_NODES
 from tapeout.frontend.onnx.registry import Version, find
 from tapeout.frontend.onnx.session import node_name
+from tapeout.frontend.onnx.unrolled import UNROLLED, Site
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, i64
 from tapeout.ir.graph import Graph, Node, Value, Variable
@@ -254,6 +255,9 @@ class Importer:
                 return self._function(node, function, operands, frame, label)
             if node.op_type == "If" and node.domain in ("", "ai.onnx"):
                 return self._branch(node, operands, frame, label, place)
+            if node.op_type in UNROLLED and node.domain in ("", "ai.onnx"):
+                site = Site(self, node, operands, frame, label, place)
+                return UNROLLED[node.op_type](site)
             if (
                 node.op_type == "Constant"
                 and frame.depth == 0
@@ -359,17 +363,39 @@ class Importer:
         graph = next((a.g for a in node.attribute if a.name == name), None)
         if graph is None:
             raise OnnxImportError(f"attribute {name!r} is missing", where=place)
+        scope = f"{label}/{'then' if chosen else 'else'}/"
+        return self.inside(graph, {}, frame, scope, place)
+
+    def inside(
+        self,
+        graph: onnx.GraphProto,
+        values: Mapping[str, Item | None],
+        frame: Frame,
+        scope: str,
+        place: str,
+    ) -> list[Item | None]:
+        """Write out the graph of a branch or of the body of a loop, and return its results.
+
+        Args:
+            graph: What to write out.
+            values: What its operands stand for.
+            frame: The names around it.
+            scope: Prefix of the names of its nodes.
+            place: The node that it belongs to.
+
+        Raises:
+            OnnxImportError: It is nested too deep, or gives back what no node makes.
+        """
         if frame.depth >= 2 * LIMIT_DEPTH:
             raise OnnxImportError("functions and branches are nested too deep", where=place)
-        scope = f"{label}/{'then' if chosen else 'else'}/"
-        inner = Frame({}, frame.opset, scope, frame.depth + 1, frame, frame.attributes)
+        inner = Frame(dict(values), frame.opset, scope, frame.depth + 1, frame, frame.attributes)
         for tensor in graph.initializer:
             where = f"{self.file.name}: tensor {tensor.name!r}"
             inner.values[tensor.name] = constant(
                 self.builder, tensors.decode(tensor, where, self.file.folder)
             )
         self._run(graph.node, inner)
-        return [self._result(o.name, inner, label) for o in graph.output]
+        return [self._result(o.name, inner, scope.rstrip("/")) for o in graph.output]
 
     def _result(self, name: str, frame: Frame, label: str) -> Item | None:
         if not self._is_defined(name, frame):

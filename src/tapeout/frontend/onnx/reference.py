@@ -26,7 +26,11 @@ operand that must be known at import may be a constant, follow from shapes, or b
 
 def page() -> str:
     """Return the text of docs/reference/onnx-support.md."""
-    rows = [("If", "1", "the condition: known at import")]
+    rows = [
+        ("If", "1", "the condition: known at import"),
+        ("Loop", "1", "number of rounds, condition: known at import; written out"),
+        ("SequenceMap", "17", "written out"),
+    ]
     for name, group in groupby(table(), key=lambda v: v.name):
         versions = list(group)
         notes = dict.fromkeys(v.note for v in versions if v.note)

@@ -13,6 +13,7 @@ from tapeout.frontend.onnx.importer import NotImported, NotReached, import_once
 from tapeout.frontend.onnx.path import GradientPath
 from tapeout.frontend.onnx.read import read_model
 from tapeout.frontend.onnx.session import (
+    BUILT_IN,
     Options,
     Session,
     node_name,
@@ -187,7 +188,7 @@ def _node(
     op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
     if name in problems:
         return NodeReport(name, op, supported=False, gradient="no", reason=str(problems[name]))
-    inside = node_key(node) in session.functions or node.op_type == "If"
+    inside = node_key(node) in session.functions or node.op_type in BUILT_IN
     gradient, reason = path.through(name, inside=inside)
     return NodeReport(name, op, supported=True, gradient=gradient, reason=reason)
 
