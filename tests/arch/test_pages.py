@@ -9,6 +9,7 @@ from tests.arch.sources import ROOT
 
 PAGES = (
     "docs/how-to/train-your-own-model.md",
+    "docs/how-to/fine-tune.md",
     "docs/explanation/autodiff.md",
     "docs/explanation/fusion.md",
     "docs/explanation/memory-plan.md",

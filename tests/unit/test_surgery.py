@@ -16,6 +16,7 @@ import tapeout
 from tests.onnx_models import Array, parsed
 
 surgery = tapeout.surgery
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def f32(*shape: int) -> Array:
@@ -194,6 +195,26 @@ def test_a_new_head_that_is_a_convolution(case: str) -> None:
     assert graph.parameters["w"].type.shape == (11, 6, 1, 1)
     assert graph.parameters["b"].type.shape == (11,)
     assert run(proto(graph), x=f32(2, 3, 8, 8))["y"].shape == (2, 11)
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda path: path.stem)
+def test_heads_of_models(path: Path) -> None:
+    """Of both exporters: perceptrons, convolutions, transformers, a recurrence; of pictures, text, and every pixel."""
+    before = tapeout.load_onnx(path)
+    graph = surgery.replace_head(before, 7, seed=1)
+    (name, old), (_, new) = *before.outputs, *graph.outputs
+    axis = [a != b for a, b in zip(old.type.sizes, new.type.sizes, strict=True)].index(True)
+    assert new.type.shape[axis] == 7
+    assert old.type.sizes[:axis] + old.type.sizes[axis + 1 :] == (
+        new.type.sizes[:axis] + new.type.sizes[axis + 1 :]
+    )
+    made, original = proto(graph), onnx.load(path)
+    assert made.graph.output[0].type.tensor_type.shape.dim[axis].dim_value == 7
+    assert [n.name for n in made.graph.node] == [n.name for n in original.graph.node]
+    kept = [n for n in graph.variable if n in before.variable]
+    same = [graph.variable[n].type == before.variable[n].type for n in kept]
+    assert same.count(False) in (1, 2)
+    assert name in graph.output
 
 
 def test_a_file_of_the_builder(tmp_path: Path) -> None:
