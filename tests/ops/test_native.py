@@ -18,9 +18,7 @@ def _is_short(case: Case) -> bool:
 
 def _programs(*, short: bool) -> dict[str, list[Case]]:
     """Return the rows of each operation."""
-    rows = sorted(
-        (c for c in CASES if _is_short(c) == short and not c.op.regions), key=lambda c: c.op.name
-    )
+    rows = sorted((c for c in CASES if _is_short(c) == short), key=lambda c: c.op.name)
     return {name: list(found) for name, found in groupby(rows, lambda c: c.op.name)}
 
 

@@ -103,7 +103,7 @@ def _read_item(spelled: list[Any]) -> Item:
         return Loop(count, tuple(map(_read_item, items)), Loc(*loc), label)
     if kind == "branch":
         name, then, otherwise, loc, label = rest
-        sides = (tuple(map(_read_item, side)) for side in (then, otherwise))
-        return Branch(name, *sides, Loc(*loc), label)
+        sides = [tuple(map(_read_item, side)) for side in (then, otherwise)]
+        return Branch(name, sides[0], sides[1], Loc(*loc), label)
     kernel, args, loc, label, flops, size, update = rest
     return Launch(kernel, tuple(args), Loc(*loc), label, flops, size, update)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
-from tapeout.kernel.program import Check, Launch, Program
+from tapeout.kernel.program import Branch, Check, Launch, Loop, Program
 from tapeout.schedule.form import Form, kernel_form
-from tapeout.schedule.fuse import Fused, fuse
+from tapeout.schedule.fuse import Fused, fixed_homes, fuse
+from tapeout.schedule.hoist import hoisted
 from tapeout.schedule.kernels import nan_search
 from tapeout.schedule.lower import Lowered, lower
 from tapeout.schedule.memory import place
 from tapeout.schedule.model import Home, Region
+from tapeout.schedule.nest import Nest
 from tapeout.schedule.order import order
 from tapeout.schedule.reuse import reuse
 from tapeout.schedule.sweep import merge_sweeps
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tapeout.ir.graph import Graph
+    from tapeout.ir.op import Array
     from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Item, Layout
     from tapeout.kernel.target import Target
     from tapeout.schedule.model import Work
+    from tapeout.schedule.nest import AnyWork, View
 
 GRADIENT = "grad/"
 """An output of this name and a parameter's is the gradient of the parameter."""
@@ -42,7 +46,7 @@ class Plan:
     """
 
     fused: Fused
-    works: tuple[Work, ...]
+    works: tuple[AnyWork, ...]
     regions: tuple[Region, ...]
 
 
@@ -55,7 +59,8 @@ def plan_works(graph: Graph, layout: Layout) -> Plan:
     lasting = {h.name: h for h in (*fused.outputs.values(), *fused.checks)}
     works = order(works, homes | lasting, dict.fromkeys(lasting))
     parts = {name: None for r in regions for name, _ in r.parts}
-    return Plan(fused, reuse(works, {**dict.fromkeys(lasting), **parts}), regions)
+    fixed = {**dict.fromkeys(lasting), **parts, **fixed_homes(works)}
+    return Plan(fused, reuse(works, fixed), regions)
 
 
 def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool = False) -> Program:
@@ -76,19 +81,20 @@ def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool =
     items = _Items(target)
     for work in plan.works:
         if not work.late:
-            items.launch(work)
-            if check_nans:
-                items.check_nans(work, len(graph.checks))
+            items.add(work, len(graph.checks) if check_nans else None)
     for code, (check, home) in enumerate(zip(graph.checks, fused.checks, strict=True), 1):
         items.append(Check(home.name, code, check.message), [home])
     for work in plan.works:
         if work.late:
-            items.launch(work)
+            items.add(work, None)
     items.homes.update((h.name, h) for h in (*fused.outputs.values(), *fused.sources))
 
     inputs = {v.name: v.type for v in graph.inputs}
     outputs = {name: home.name for name, home in fused.outputs.items()}
-    placed = place(items.items, items.homes, plan.regions, layout, fused.constants, inputs, outputs)
+    constants = fused.constants | items.constants
+    placed = place(
+        items.items, items.homes, plan.regions, layout, constants, inputs, outputs, items.views
+    )
     program = Program(
         graph.name,
         tuple(inputs),
@@ -139,12 +145,53 @@ class _Items:
         self.items: list[Item] = []
         self.kernels: dict[str, Kernel] = {}
         self.lowered: dict[Form, Lowered] = {}
+        self.views: dict[str, View] = {}
+        self.constants: dict[str, Array] = {}
         self.nan_checks = 0
+        self.prefix = ""
 
     def append(self, item: Item, homes: Sequence[Home]) -> None:
         """Append an item that touches homes."""
         self.homes.update((h.name, h) for h in homes)
         self.items.append(item)
+
+    def add(self, work: AnyWork, checks: int | None) -> None:
+        """Append a kernel, a loop or a branch; `checks` is the last code in use if results are searched for NaN."""
+        if isinstance(work, Nest):
+            self._nest(work, checks)
+            return
+        self.launch(work)
+        if checks is not None:
+            self.check_nans(work, checks)
+
+    def _nest(self, nest: Nest, checks: int | None) -> None:
+        self.homes.update((h.name, h) for h in nest.homes)
+        for v in nest.views:
+            self.views[v.home.name] = v
+            self.homes.update({v.home.name: v.home, v.of.name: v.of})
+        self.constants |= nest.constants
+        sides = [self._inside(nest, n, checks) for n in range(len(nest.bodies))]
+        if nest.count is not None:
+            before, inside = hoisted(sides[0], self.kernels, self.views)
+            self.items += before
+            if not inside:
+                return
+            self.items.append(Loop(nest.count, inside, nest.loc, nest.label))
+            return
+        assert nest.predicate is not None
+        self.homes[nest.predicate.name] = nest.predicate
+        then, otherwise = sides
+        self.items.append(Branch(nest.predicate.name, then, otherwise, nest.loc, nest.label))
+
+    def _inside(self, nest: Nest, n: int, checks: int | None) -> tuple[Item, ...]:
+        """Return the items of one body of a nest."""
+        items, prefix = self.items, self.prefix
+        self.items, self.prefix = [], f"{nest.writes[0]}/{n}/"
+        for work in nest.bodies[n]:
+            self.add(work, checks)
+        made = tuple(self.items)
+        self.items, self.prefix = items, prefix
+        return made
 
     def check_nans(self, work: Work, code: int) -> None:
         """Append a search for NaN in what a kernel wrote, and a check with the next code after `code`."""
@@ -167,7 +214,7 @@ class _Items:
         lowered = self.lowered[key]
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         for scratch in lowered.scratch:
-            name = f"%scratch{len(self.items)}.{scratch.name}"
+            name = f"{self.prefix}%scratch{len(self.items)}.{scratch.name}"
             type_ = TensorType(scratch.dtype, (scratch.size,))
             homes[scratch.name] = Home(name, type_, (0,), "activation")
         for call in lowered.launches:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis, FloorDiv, Guard, Mod, index_of
 from tapeout.ir.op import Contraction, Pointwise, Reduction, Scatter
 from tapeout.kernel.compute import Expr, ExprBuilder
+from tapeout.ops.control import Control
 from tapeout.schedule.element import Elements
 from tapeout.schedule.facts import own_axes
 from tapeout.schedule.frames import frames_of, plain_axis
 from tapeout.schedule.model import Group, GroupKind, row_major, strides
+from tapeout.schedule.nest import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +84,9 @@ class Fitter:
 
         s = ExprBuilder()
         elements = Elements(s, self.inlined, leaf)
+        if isinstance(node.op, Control):
+            bases = dict.fromkeys(part_of(v, self.inlined)[0] for v in node.operands)
+            return tuple(LeafRead(v, index_of(own_axes(v.type.shape)), True) for v in bases)
         if isinstance(node.op, Scatter):
             for v in node.operands:
                 elements.read(v, index_of(own_axes(v.type.shape)))
@@ -136,6 +141,8 @@ class Fitter:
 
     def kind(self, node: Node) -> GroupKind:
         """Return the kind of group that a node founds."""
+        if isinstance(node.op, Control):
+            return "region"
         if isinstance(node.op, Scatter):
             return "scatter"
         return "contraction" if isinstance(node.op, Contraction) and self._tiles(node) else "loop"
@@ -178,7 +185,7 @@ class Fitter:
         """Return axes and frame of a founding node: its own, or those of an operand if only then all places are linear."""
         outer = own_axes(node.results[0].type.shape, "a")
         own = Fit(index_of(outer), outer, ())
-        if isinstance(node.op, Scatter):
+        if isinstance(node.op, Scatter | Control):
             return own
         if isinstance(node.op, Contraction):
             return self._split(node)
@@ -198,7 +205,7 @@ class Fitter:
 
     def fit(self, node: Node, g: Group, leaves: Sequence[LeafRead]) -> Fit | None:
         """Return where a node stands in a group's axes, None if it does not fit."""
-        if g.kind == "scatter" or g.late != (node in self.uses.late):
+        if g.kind in ("scatter", "region") or g.late != (node in self.uses.late):
             return None
         if isinstance(node.op, Reduction):
             return self._reduction(node, g, leaves) if g.kind == "loop" else None

@@ -73,7 +73,7 @@ class Groups:
 
     def _candidates(self, node: Node, leaves: Sequence[LeafRead]) -> Iterator[int]:
         """Return the groups to try: makers of what is read, the latest first, then fellow readers."""
-        if isinstance(node.op, Scatter) or self.fitter.kind(node) == "contraction":
+        if isinstance(node.op, Scatter) or self.fitter.kind(node) in ("contraction", "region"):
             return
         makers = self._makers(leaves)
         yield from makers
@@ -108,7 +108,7 @@ class Groups:
     def _join(self, number: int, node: Node, fit: Fit) -> None:
         g = self.groups[number]
         g.members[node], g.outer, g.inner = fit.frame, fit.outer, fit.inner
-        self.maker[node.results[0]] = number
+        self.maker.update(dict.fromkeys(node.results, number))
         for r in self.leaves[node]:
             other = self.maker.get(r.value)
             if other == number:
@@ -147,7 +147,7 @@ class Groups:
 
     def _renamed(self, a: Group, b: Group, node: Node) -> dict[Axis, Axis] | None:
         """Return which axis of `b` each axis of `a` becomes, None if the groups do not run over the same points."""
-        if a.kind != "loop" or b.kind == "scatter" or (a.inner and b.kind != "loop"):
+        if a.kind != "loop" or b.kind in ("scatter", "region") or (a.inner and b.kind != "loop"):
             return None
         here, there = self._frame_in(node, a), self._frame_in(node, b)
         found = None if here is None or there is None else matched(here, there)

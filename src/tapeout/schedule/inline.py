@@ -12,8 +12,10 @@ from tapeout.ir.affine import Affine, Guard
 from tapeout.ir.dtype import bool_
 from tapeout.ir.op import Contraction, Elementwise, Pointwise, Reduction, Scatter
 from tapeout.kernel.compute import Expr, ExprBuilder, Load
+from tapeout.ops.control import Control, Scan
 from tapeout.schedule.element import Elements
 from tapeout.schedule.model import row_major, strides
+from tapeout.schedule.nest import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -63,6 +65,8 @@ class _Chooser:
         self.depth: dict[Value, int] = {}
 
     def visit(self, node: Node) -> None:
+        if isinstance(node.op, Control):
+            self._keep_operands(node)
         if not isinstance(node.op, Pointwise | Reduction):
             return
         for operand in dict.fromkeys(node.operands):
@@ -75,6 +79,13 @@ class _Chooser:
         depth = 1 + max(inner, default=0)
         if depth <= DEEPEST:
             self.inlined[result], self.depth[result] = None, depth
+
+    def _keep_operands(self, node: Node) -> None:
+        """Keep what a loop or a branch reads, or what that is a contiguous part of; initial carries themselves."""
+        carries = node.op.carries if isinstance(node.op, Scan) else 0
+        for i, operand in enumerate(node.operands):
+            value = operand if i < carries else part_of(operand, self.inlined)[0]
+            self.inlined.pop(value, None)
 
     def _fits(self, node: Node, operand: Value) -> bool:
         """Whether a node may evaluate an operand: no gather, no divided index, and a factor is one load."""

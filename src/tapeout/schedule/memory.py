@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapeout.kernel.program import Buffer, Launch
+from tapeout.kernel.program import Buffer, numbered
 from tapeout.schedule.layout import align
+from tapeout.schedule.lives import lives_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tapeout.ir.op import Array
     from tapeout.kernel.program import Item, Layout, Space
     from tapeout.schedule.model import Home, Region
+    from tapeout.schedule.nest import View
 
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -99,22 +101,25 @@ def place(
     constants: Mapping[str, Array],
     inputs: Mapping[str, object],
     outputs: Mapping[str, str],
+    views: Mapping[str, View],
 ) -> Placed:
     """Return the buffers that a program touches, each at its place.
 
     Args:
-        items: Launches and checks, in order.
+        items: Launches, checks, loops and branches, in order.
         homes: What they touch, by name, and all inputs and outputs.
         regions: Homes at fixed distances from each other.
         layout: Where variables live.
         constants: The data of constants by name.
         inputs: Names of the inputs, in order.
         outputs: Output name to home name.
+        views: Homes that are parts of others, by name.
     """
-    lives = _lives(items, outputs, regions)
+    lives = lives_of(items, views, outputs.values(), regions)
     used = {n: h for n, h in homes.items() if n in lives or n in inputs}
     used.update((r.home.name, r.home) for r in regions if r.home.name in lives)
-    offsets, arena = _transient(used, lives, regions, layout.bytes)
+    whole = {n: h for n, h in used.items() if n not in views}
+    offsets, arena = _transient(whole, lives, regions, layout.bytes)
     offsets.update((s.name, s.offset) for s in layout.slots)
     for r in regions:
         if r.home.space == "variable":
@@ -126,40 +131,26 @@ def place(
             offsets[name] = len(data)
             data += np.ascontiguousarray(constants[name]).tobytes()
     offsets.update((name, n) for n, name in enumerate(inputs))
+    offsets.update((name, v.offset) for name, v in views.items())
     spaces = _spaces(used, regions, outputs)
+    count = sum(1 for _ in numbered(items))
     buffers = {}
     for name, home in used.items():
         first, last = lives.get(name, (-1, -1))
         if home.space in ("input", "variable", "constant"):
             first = -1
         if home.space == "variable":
-            last = len(items)
+            last = count
+        of, step, level = _moves(views.get(name))
         buffers[name] = Buffer(
-            name, home.type, home.order, spaces[name], offsets[name], first, last
+            name, home.type, home.order, spaces[name], offsets[name], first, last, of, step, level
         )
     return Placed(buffers, arena, bytes(data))
 
 
-def _lives(
-    items: Sequence[Item], outputs: Mapping[str, str], regions: Sequence[Region]
-) -> dict[str, tuple[int, int]]:
-    """Return the first and the last item that touch each buffer; parts of a region live as long as the whole is read."""
-    lives: dict[str, tuple[int, int]] = {}
-    for i, item in enumerate(items):
-        for name in item.args if isinstance(item, Launch) else (item.buffer,):
-            lives[name] = lives.get(name, (i, i))[0], i
-    for name in outputs.values():
-        lives[name] = lives.get(name, (-1, -1))[0], len(items)
-    for r in regions:
-        if r.home.space != "gradient":
-            continue
-        parts = [name for name, _ in r.parts if name in lives]
-        last = lives.get(r.home.name, (-1, -1))[1]
-        for name in parts:
-            lives[name] = lives[name][0], max(lives[name][1], last)
-        ends = [lives[name] for name in parts]
-        lives[r.home.name] = min(a for a, _ in ends), max(b for _, b in ends)
-    return lives
+def _moves(view: View | None) -> tuple[str, int, int]:
+    """Return what a buffer is a part of, and which loop moves it by how many bytes."""
+    return ("", 0, 0) if view is None else (view.of.name, view.step, view.level)
 
 
 def _transient(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tapeout.schedule.element import Index
 
 Frame = tuple[Affine, ...]
-GroupKind = Literal["loop", "contraction", "scatter", "copy"]
+GroupKind = Literal["loop", "contraction", "scatter", "copy", "region"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tapeout.schedule.model import Home, Work
+    from tapeout.schedule.model import Home
+    from tapeout.schedule.nest import AnyWork
 
 WIDEST = 64
 """Most ready kernels that are compared at each step."""
 
 
 def order(
-    works: Sequence[Work], homes: Mapping[str, Home], kept: Mapping[str, None]
-) -> tuple[Work, ...]:
+    works: Sequence[AnyWork], homes: Mapping[str, Home], kept: Mapping[str, None]
+) -> tuple[AnyWork, ...]:
     """Return the kernels in a better order.
 
     Args:
@@ -30,11 +31,11 @@ def order(
     return tuple(works[i] for i in best)
 
 
-def _late_last(works: Sequence[Work], numbers: Sequence[int]) -> list[int]:
+def _late_last(works: Sequence[AnyWork], numbers: Sequence[int]) -> list[int]:
     return [i for i in numbers if not works[i].late] + [i for i in numbers if works[i].late]
 
 
-def dependencies(works: Sequence[Work]) -> list[tuple[int, ...]]:
+def dependencies(works: Sequence[AnyWork]) -> list[tuple[int, ...]]:
     """Return, for each kernel, the earlier ones that must run before it."""
     writer: dict[str, int] = {}
     readers: dict[str, list[int]] = {}
@@ -58,7 +59,7 @@ def dependencies(works: Sequence[Work]) -> list[tuple[int, ...]]:
 
 
 def _greedy(
-    works: Sequence[Work],
+    works: Sequence[AnyWork],
     before: Sequence[tuple[int, ...]],
     homes: Mapping[str, Home],
     kept: Mapping[str, None],
@@ -89,7 +90,7 @@ class _Live:
     """What is alive while kernels run one after the other."""
 
     def __init__(
-        self, works: Sequence[Work], homes: Mapping[str, Home], kept: Mapping[str, None]
+        self, works: Sequence[AnyWork], homes: Mapping[str, Home], kept: Mapping[str, None]
     ) -> None:
         self.works = works
         spaces = ("activation", "gradient")
@@ -127,7 +128,7 @@ class _Live:
         return during
 
 
-def peak(works: Sequence[Work], homes: Mapping[str, Home], kept: Mapping[str, None]) -> int:
+def peak(works: Sequence[AnyWork], homes: Mapping[str, Home], kept: Mapping[str, None]) -> int:
     """Return the most bytes alive at once."""
     live = _Live(works, homes, kept)
     return max((live.run(i) for i in range(len(works))), default=0)

@@ -76,6 +76,8 @@ class _Chooser:
         self.formulas: dict[Value, Formula] = {}
 
     def visit(self, node: Node) -> None:
+        if not isinstance(node.op, Pointwise):
+            return
         (value,) = node.results
         formula = self._formula(node)
         if formula is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.kernel.compute import ContractionKernel, LoopKernel, Store
 from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.nest import Nest
 from tapeout.schedule.rehome import rehomed
 
 if TYPE_CHECKING:
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
     from tapeout.kernel.compute import Load, Stage
     from tapeout.schedule.model import Home, Work
+    from tapeout.schedule.nest import AnyWork
 
 
-def reuse(works: Sequence[Work], fixed: Container[str]) -> tuple[Work, ...]:
+def reuse(works: Sequence[AnyWork], fixed: Container[str]) -> tuple[AnyWork, ...]:
     """Return the kernels with results written over dying operands.
 
     A result takes the place of an operand of the same type and layout when the kernel is the last that touches the operand and
@@ -24,7 +26,7 @@ def reuse(works: Sequence[Work], fixed: Container[str]) -> tuple[Work, ...]:
 
     Args:
         works: In the order in which they run.
-        fixed: Homes that stay where they are: outputs, checks, and parts of regions.
+        fixed: Homes that stay where they are: outputs, checks, parts of regions, and what loops and branches touch.
     """
     last = {name: i for i, work in enumerate(works) for name in work.touches}
     writers: dict[str, int] = {}
@@ -32,8 +34,11 @@ def reuse(works: Sequence[Work], fixed: Container[str]) -> tuple[Work, ...]:
         for name in work.writes:
             writers[name] = writers.get(name, 0) + 1
     became: dict[str, Home] = {}
-    out: list[Work] = []
+    out: list[AnyWork] = []
     for i, work in enumerate(works):
+        if isinstance(work, Nest):
+            out.append(work)
+            continue
         taken: dict[str, None] = {}
         for home in work.homes:
             if home.name in fixed or home.name not in work.writes or home.name in work.reads:

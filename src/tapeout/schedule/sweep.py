@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tapeout.kernel.program import Layout
+    from tapeout.schedule.nest import AnyWork
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,8 @@ class Flat:
 
 
 def merge_sweeps(
-    works: Sequence[Work], layout: Layout, kept: Mapping[str, None]
-) -> tuple[tuple[Work, ...], tuple[Region, ...]]:
+    works: Sequence[AnyWork], layout: Layout, kept: Mapping[str, None]
+) -> tuple[tuple[AnyWork, ...], tuple[Region, ...]]:
     """Return the kernels with maps over neighbouring variables merged, and the regions that this asks for.
 
     Args:
@@ -92,10 +93,10 @@ def merge_sweeps(
     last_use = {name: i for i, work in enumerate(works) for name in work.args}
     alike: dict[tuple[object, ...], list[Flat]] = {}
     for number, work in enumerate(works):
-        flat = flatten(work) if work.late else None
+        flat = flatten(work) if isinstance(work, Work) and work.late else None
         if flat is not None and _is_movable(flat, number, last_use, kept):
             alike.setdefault(flat.key, []).append(flat)
-    instead: dict[Work, Work | None] = {}
+    instead: dict[AnyWork, Work | None] = {}
     regions: list[Region] = []
     for found in alike.values():
         for run in _runs(found, layout):

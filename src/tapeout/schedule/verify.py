@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapeout.kernel.program import ALIGN, Launch
+from tapeout.kernel.program import ALIGN, Check, Launch, Loop
 from tapeout.support.errors import VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapeout.kernel.program import Buffer, Program
+
+
+_NO_ROUNDS = (0,) * 128
 
 
 def verify(program: Program) -> None:
@@ -26,7 +29,8 @@ def verify(program: Program) -> None:
 
 
 def _transient(program: Program) -> list[Buffer]:
-    return [b for b in program.buffers.values() if b.space in ("activation", "gradient", "output")]
+    spaces = ("activation", "gradient", "output")
+    return [b for b in program.buffers.values() if b.space in spaces and not b.of]
 
 
 def _no_overlap(program: Program) -> None:
@@ -59,14 +63,17 @@ def _written_before_read(program: Program) -> None:
     given = ("input", "variable", "constant")
     written = {n: None for n, b in program.buffers.items() if b.space in given or not b.bytes}
     views = _views(program)
-    for number, item in enumerate(program.items):
+    for number, item in enumerate(program.numbered):
+        if isinstance(item, Loop):
+            continue
         if not isinstance(item, Launch):
             names: list[tuple[str, str]] = [(item.buffer, "r")]
         else:
             params = program.kernels[item.kernel].params
             names = [(n, p.access) for n, p in zip(item.args, params, strict=True)]
         for name, access in names:
-            parts = views.get(name, (name,))
+            whole = _whole(program, name)
+            parts = views.get(whole, (whole,))
             if access == "r" and not all(p in written for p in parts):
                 raise VerifyError(
                     f"buffer {name!r} is read before it is written",
@@ -74,15 +81,21 @@ def _written_before_read(program: Program) -> None:
                 )
         for name, access in names:
             if "w" in access:
-                written.update(dict.fromkeys((name, *views.get(name, ()))))
+                whole = _whole(program, name)
+                written.update(dict.fromkeys((whole, *views.get(whole, ()))))
     for output, name in program.outputs.items():
         if name not in written:
             raise VerifyError(f"output {output!r} is never written", where=program.name)
 
 
+def _whole(program: Program, name: str) -> str:
+    """Return the name of what a buffer is a part of at last; which parts of a stack are written is not followed."""
+    return program.place(name, _NO_ROUNDS)[0].name
+
+
 def _views(program: Program) -> Mapping[str, tuple[str, ...]]:
     """Return the parts of gradient regions: buffers that lie inside of them."""
-    gradients = [b for b in program.buffers.values() if b.space == "gradient"]
+    gradients = [b for b in program.buffers.values() if b.space == "gradient" and not b.of]
     views: dict[str, tuple[str, ...]] = {}
     for b in gradients:
         parts = tuple(a.name for a in gradients if a is not b and a.bytes < b.bytes and _part(a, b))
@@ -94,7 +107,7 @@ def _views(program: Program) -> Mapping[str, tuple[str, ...]]:
 def _updates_last(program: Program) -> None:
     variables = {n for n, b in program.buffers.items() if b.space == "variable"}
     updated = False
-    for number, item in enumerate(program.items):
+    for number, item in enumerate(program.numbered):
         if isinstance(item, Launch):
             params = program.kernels[item.kernel].params
             writes = any(
@@ -106,7 +119,7 @@ def _updates_last(program: Program) -> None:
                     where=f"{program.name}: item {number}",
                 )
             updated = updated or item.update
-        elif updated:
+        elif updated and isinstance(item, Check):
             raise VerifyError(
                 "a check stands after an update", where=f"{program.name}: item {number}"
             )
