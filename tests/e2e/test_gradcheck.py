@@ -7,6 +7,7 @@ import pytest
 
 import tapeout
 from tapeout.api.gradcheck import GradcheckReport
+from tapeout.ops.composite.norm import BatchNorm
 from tapeout.ops.elementwise import Relu
 from tapeout.passes.precision import widen
 from tests.e2e.networks import MODELS
@@ -101,6 +102,34 @@ def test_a_zero_gradient_needs_a_reason() -> None:
     assert [p.name for p in report.parameters if not p.passed] == ["idle"]
     assert "the gradient is all zero" in str(report)
     assert tapeout.gradcheck(graph, zero_gradients={"idle": "takes no part in the output"})
+
+
+def before_norm() -> tapeout.Graph:
+    """Return a layer whose bias batch normalisation takes off again: its gradient is rounding noise."""
+    with tapeout.Builder("noise") as g:
+        x = g.input("x", ("N", 4))
+        h = tapeout.nn.linear(x, 3, name="layer")
+        g.output("y", tapeout.nn.batch_norm(h, name="norm").tanh())
+    return g.graph()
+
+
+def test_rounding_noise_is_no_gradient() -> None:
+    report = tapeout.gradcheck(before_norm())
+    assert_right(report)
+    (bias,) = (p for p in report.parameters if p.name == "layer.bias")
+    assert not bias.kinks
+
+
+def test_a_small_gradient_that_should_be_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = BatchNorm.pullback
+
+    def wrong(self, cotangents, operands, results):
+        dx, *rest = right(self, cotangents, operands, results)
+        return (dx + cotangents[0] * 1e-5, *rest)
+
+    monkeypatch.setattr(BatchNorm, "pullback", wrong)
+    report = tapeout.gradcheck(before_norm())
+    assert "layer.bias" in [p.name for p in report.parameters if not p.passed]
 
 
 @pytest.mark.parametrize("factor", [-1.0, 1.01, 0.0])

@@ -32,7 +32,11 @@ CROWDED = 0.1
 F32_LIMIT = 1e-4
 """Largest distance of the f32 gradient from the f64 one, relative to the tensor's largest entry."""
 FLOOR = 1e-9
-"""Gradients below this are compared absolutely: tensors whose gradient is zero by the mathematics hold rounding noise of this size."""
+"""Gradients below this are compared absolutely."""
+NOISE, SHARE = 1e-9, 1e-3
+"""A tensor below `NOISE` times the largest gradient of all parameters is zero by the mathematics and holds rounding noise (a bias in front
+of batch normalisation, the bias of keys in attention): differences must find none either, relative to `SHARE` of that largest; in f32 the
+noise is compared with that largest itself."""
 STEPS = (1e-4, 1e-5, 1e-6)
 """Step sizes relative to max(1, |x|), each taken together with its double; the next while those two disagree."""
 SAMPLES = 4
@@ -50,6 +54,7 @@ class ParameterReport:
         worst_at: Index of it, empty for a direction.
         kinks: Indices where two step sizes disagree, however small.
         f32: Distance of the f32 gradient, relative to the largest entry; None when not asked for.
+        floor: Gradients below it are compared absolutely.
         zero: Whether the whole gradient is zero.
         reason: Why a zero gradient is right, when it was listed.
     """
@@ -60,6 +65,7 @@ class ParameterReport:
     worst_at: tuple[int, ...] = ()
     kinks: list[tuple[int, ...]] = field(default_factory=list)
     f32: float | None = None
+    floor: float = FLOOR
     zero: bool = False
     reason: str = ""
 
@@ -129,7 +135,7 @@ def gradcheck(
 ) -> GradcheckReport:
     """Compare the native gradient of every trainable parameter with fourth-order finite differences in f64.
 
-    The error of an entry is `|g - fd| / max(|g|, |fd|, 1e-3 * max|g| of the tensor, FLOOR)`. Entries where two step sizes
+    The error of an entry is `|g - fd| / max(|g|, |fd|, 1e-3 * max|g| of the tensor, floor)`. Entries where two step sizes
     disagree lie at a kink; they are listed, not compared. Steps are made smaller while the two sizes disagree, for the smaller
     ones meet fewer kinks, and no smaller than that, for rounding grows.
 
@@ -159,21 +165,30 @@ def gradcheck(
         small = Trainer(model, loss=chosen, optimizer=None)
         _, narrow = small.gradients(_narrowed(batch))
     value = _NativeLoss(wide, batch)
+    overall = max((_largest(g) for g in exact.values()), default=0.0)
     reports = []
     for i, (name, g) in enumerate(exact.items()):
         if progress:
             progress(name, i, len(exact))
         rng = np.random.Generator(np.random.Philox(key=[seed, i]))
+        nothing = _largest(g) <= NOISE * overall
         report = ParameterReport(
-            name, zero=not np.any(g), reason=(zero_gradients or {}).get(name, "")
+            name,
+            floor=max(SHARE * overall, FLOOR) if nothing else FLOOR,
+            zero=not np.any(g),
+            reason=(zero_gradients or {}).get(name, ""),
         )
         _check_entries(value, g, _chosen(g, rng, entries, largest, all_entries), report)
         _check_directions(value, g, rng, directions, report)
         if narrow is not None:
-            top = max(float(np.max(np.abs(g), initial=0.0)), FLOOR)
-            report.f32 = float(np.max(np.abs(narrow[name] - g), initial=0.0)) / top
+            size = overall if nothing else _largest(g)
+            report.f32 = _largest(narrow[name] - g) / max(size, FLOOR)
         reports.append(report)
     return GradcheckReport(reports)
+
+
+def _largest(g: Array) -> float:
+    return float(np.max(np.abs(g), initial=0.0))
 
 
 class _NativeLoss:
@@ -251,7 +266,7 @@ def _check_entries(
     loss: _NativeLoss, g: Array, chosen: Sequence[int], report: ParameterReport
 ) -> None:
     memory, slopes = loss.memory(report.name).reshape(-1), g.reshape(-1)
-    top = float(np.max(np.abs(g), initial=0.0))
+    top = _largest(g)
     for i in chosen:
         x = memory[i]
 
@@ -292,7 +307,7 @@ def _compare(
     report.checked += 1
     for step in STEPS:
         near, far = _slopes(at, step * scale)
-        below = max(abs(g), abs(near), abs(far), 1e-3 * top, FLOOR)
+        below = max(abs(g), abs(near), abs(far), 1e-3 * top, report.floor)
         error = min(abs(g - near), abs(g - far)) / below
         if error <= LIMIT or abs(near - far) / below <= LIMIT:
             if error > report.worst:
