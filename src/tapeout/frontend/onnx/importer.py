@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from tapeout.frontend.onnx.order import in_order
 from tapeout.frontend.onnx.read import LIMIT_NODES
 from tapeout.frontend.onnx.registry import Version, find
 from tapeout.frontend.onnx.session import node_name
-from tapeout.frontend.onnx.unrolled import UNROLLED, Site
+from tapeout.frontend.onnx.unrolled import WITH_BODY, Site
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, i64
 from tapeout.ir.graph import Graph, Node, Value, Variable
@@ -36,7 +37,7 @@ from tapeout.support.errors import (
 from tapeout.support.loc import Loc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import onnx
 
@@ -133,6 +134,14 @@ class Randomness:
         return seed_sym, step_sym
 
 
+class NoRandomness:
+    """Stands in the bodies of operations over time, whose rounds would all draw the same."""
+
+    def bits(self, stream: str, shape: Sequence[int]) -> Sym:
+        """Refuse."""
+        raise UnsupportedOperator(f"random numbers in the body of a loop over time: {stream}")
+
+
 class Importer:
     """Imports a model for one binding.
 
@@ -154,10 +163,10 @@ class Importer:
         """Start an empty graph."""
         self.session, self.file = session, session.file
         self.dims, self.named, self.on_problem = dims, named, on_problem
-        self.builder = LimitedBuilder(self.file.proto.graph.name or "main")
+        self.builder: Builder = LimitedBuilder(self.file.proto.graph.name or "main")
         self.known = Known(session.weights.trainable)
         self._short = self.file.short
-        self.random = Randomness(session, self.builder)
+        self.random: Randomness | NoRandomness = Randomness(session, self.builder)
 
     def graph(self) -> Graph:
         """Return the graph."""
@@ -255,9 +264,9 @@ class Importer:
                 return self._function(node, function, operands, frame, label)
             if node.op_type == "If" and node.domain in ("", "ai.onnx"):
                 return self._branch(node, operands, frame, label, place)
-            if node.op_type in UNROLLED and node.domain in ("", "ai.onnx"):
+            if node.op_type in WITH_BODY and node.domain in ("", "ai.onnx"):
                 site = Site(self, node, operands, frame, label, place)
-                return UNROLLED[node.op_type](site)
+                return WITH_BODY[node.op_type](site)
             if (
                 node.op_type == "Constant"
                 and frame.depth == 0
@@ -365,6 +374,30 @@ class Importer:
             raise OnnxImportError(f"attribute {name!r} is missing", where=place)
         scope = f"{label}/{'then' if chosen else 'else'}/"
         return self.inside(graph, {}, frame, scope, place)
+
+    def seen(self, name: str, frame: Frame, place: str) -> Item:
+        """Return what a name stands for.
+
+        Raises:
+            OnnxImportError: Nothing makes it, or what makes it could not be imported.
+        """
+        found = self._lookup(name, frame)
+        if found is None:
+            known = self._is_defined(name, frame)
+            text = f"{name!r} could not be imported" if known else f"nothing makes {name!r}"
+            raise (NotReached if known else OnnxImportError)(text, where=place)
+        return found
+
+    @contextmanager
+    def within(self, builder: Builder) -> Iterator[Builder]:
+        """Append nodes to the body of an operation inside a `with` block."""
+        before = self.builder, self.random
+        self.builder, self.random = builder, NoRandomness()
+        builder.loc = before[0].loc
+        try:
+            yield builder
+        finally:
+            self.builder, self.random = before
 
     def inside(
         self,

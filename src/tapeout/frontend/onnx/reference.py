@@ -28,8 +28,9 @@ def page() -> str:
     """Return the text of docs/reference/onnx-support.md."""
     rows = [
         ("If", "1", "the condition: known at import"),
-        ("Loop", "1", "number of rounds, condition: known at import; written out"),
-        ("SequenceMap", "17", "written out"),
+        ("Loop", "1", "number of rounds, condition: known at import"),
+        ("Scan", "8", "sequence_lens of version 8 is not supported"),
+        ("SequenceMap", "17", "the sequence: known at import"),
     ]
     for name, group in groupby(table(), key=lambda v: v.name):
         versions = list(group)

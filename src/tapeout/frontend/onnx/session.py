@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tapeout.ir.op import Array
 
 # What the importer does itself, without an entry in the table.
-BUILT_IN = ("Constant", "If", "Loop", "SequenceMap")
+BUILT_IN = ("Constant", "If", "Loop", "Scan", "SequenceMap")
 
 _WITH_MODES = ("Dropout", "BatchNormalization")
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx.listed import Listed
+from tapeout.frontend.onnx.over_time import long_loop, scan
 from tapeout.ir.dtype import bool_, i64
 from tapeout.ops.sym import Sym, constant
 from tapeout.support.errors import OnnxImportError, UnsupportedOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 LIMIT_ROUNDS = 4096
 """Most rounds that are written out."""
+
+SHORT = 2048
+"""Most nodes that a loop of a known number of rounds is written out to; others are one operation over time."""
 
 _ENDLESS = 1 << 62
 
@@ -49,19 +53,46 @@ class Site:
             raise OnnxImportError("attribute 'body' is missing", where=self.place)
         return found
 
-    def round(self, number: int, given: Sequence[Item | None]) -> list[Item]:
-        """Write out the body once and return its results."""
+    def round(
+        self,
+        number: int | None,
+        given: Sequence[Item | None],
+        around: Mapping[str, Item | None] | None = None,
+    ) -> list[Item]:
+        """Write out the body once and return its results.
+
+        Args:
+            number: Of the round; None if it stands for all rounds.
+            given: What its operands stand for.
+            around: What names from around it stand for, if not what they do there.
+        """
         names = [v.name for v in self.body.input]
         if len(names) != len(given):
             text = f"the body takes {len(names)} operands, {len(given)} are given"
             raise OnnxImportError(text, where=self.place)
-        values = dict(zip(names, given, strict=True))
-        scope = f"{self.label}/{number}/"
+        values = {**(around or {}), **dict(zip(names, given, strict=True))}
+        scope = f"{self.label}/" if number is None else f"{self.label}/{number}/"
         found = self.importer.inside(self.body, values, self.frame, scope, self.place)
         results = [item for item in found if item is not None]
         if len(results) < len(found):
             raise OnnxImportError("a node of the body could not be imported", where=self.place)
         return results
+
+    def integer(self, name: str) -> int:
+        """Return an integer attribute that must be there."""
+        found = next((a for a in self.node.attribute if a.name == name), None)
+        if found is None:
+            raise OnnxImportError(f"attribute {name!r} is missing", where=self.place)
+        return int(found.i)
+
+    def integers(self, name: str, count: int) -> list[int]:
+        """Return an attribute of so many integers; zeros when the node does not state it."""
+        found = next((a for a in self.node.attribute if a.name == name), None)
+        numbers = [0] * count if found is None else [int(i) for i in found.ints]
+        if len(numbers) != count:
+            text = f"attribute {name!r} is {numbers}, {count} numbers are expected"
+            raise OnnxImportError(text, where=self.place)
+        return numbers
 
     def known(self, x: Item, what: str) -> Array:
         """Return the content of a value that must be known at import."""
@@ -82,6 +113,8 @@ def loop(site: Site) -> list[Item | None]:
     count = len(site.body.output) - 1 - len(carried)
     if count < 0:
         raise OnnxImportError("the body gives back too few results", where=site.place)
+    if on and most * len(site.body.node) > SHORT and most < _ENDLESS:
+        return long_loop(site, most, carried)
     rows: list[list[Item]] = []
     number = 0
     while on and number < most:
@@ -136,5 +169,5 @@ def _item(site: Site, x: Item | None, number: int) -> Item | None:
     return x.items[number]
 
 
-UNROLLED = {"Loop": loop, "SequenceMap": sequence_map}
-"""What writes out each operator."""
+WITH_BODY = {"Loop": loop, "SequenceMap": sequence_map, "Scan": scan}
+"""What imports each operator that has a body."""
