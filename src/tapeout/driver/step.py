@@ -9,6 +9,7 @@ import numpy as np
 
 from tapeout.autodiff.gradients import expand
 from tapeout.autodiff.reverse import backward
+from tapeout.driver.region_checks import with_region_checks
 from tapeout.ir.build import rebuilder
 from tapeout.ir.dtype import f64, i64
 from tapeout.ir.graph import Graph, Module
@@ -51,10 +52,8 @@ def loss_graph(
         shapes: Shapes of the batch by input name, where known (labels of more than one dimension need it).
         notes: Gets one line for each choice the loss made.
     """
-    graph = Recognize().run(graph)
-    b = rebuilder(graph)
-    for node in graph.nodes:
-        b.keep(node)
+    graph = with_region_checks(Recognize().run(graph))
+    b = _kept(graph, graph.name)
     context = LossContext(b, graph, shapes or {}, [] if notes is None else notes)
     with b.at(Loc("", LOSS, "loss")):
         value = loss.build(context)
@@ -206,6 +205,7 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
 def predict_entry(graph: Graph) -> Graph:
     """Return the model itself: its outputs and no update."""
     graph = Recognize().run(graph)
+    graph = with_region_checks(graph)
     b = _kept(graph, "predict")
     add_checks(b)
     for name, value in graph.outputs:
@@ -240,6 +240,7 @@ def _kept(graph: Graph, name: str) -> Builder:
     b = rebuilder(graph, name)
     for node in graph.nodes:
         b.keep(node)
+    b.checks += graph.checks
     return b
 
 
