@@ -213,6 +213,22 @@ def test_statistics_of_constant_nodes() -> None:
     near(updates["m"], moved(np.array([1, 2, 3]), of_batch(X)[1]))
 
 
+def test_statistics_of_a_layer_inside_of_a_function() -> None:
+    made = parsed(
+        "g (float[N,3,5] x) => (float[N,3,5] y) { y = local.Layer(x, s, b, m, v) }", 15, **TENSORS
+    )
+    body = onnx.parser.parse_function(
+        '<domain: "local", opset_import: ["": 15]> Layer (h, a, c, e, f) => (y) '
+        "{ y = BatchNormalization<momentum=0.75>(h, a, c, e, f) }"
+    )
+    made.functions.append(body)
+    made.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    graph = load(made)
+    assert list(graph.parameters) == ["s", "b"]
+    _, updates = step(graph)
+    near(updates["m"], moved(M, of_batch(X)[1]))
+
+
 def test_a_layer_applied_twice_moves_its_statistics_twice() -> None:
     nodes = f"h = {ONE[4:]}; {ONE.replace('(x', '(h')}"
     graph = load(model(nodes))

@@ -51,7 +51,7 @@ def batch_norm(
     running_mean = here.declare(f"{name}.running_mean", type_, zeros(), "state", trainable=False)
     running_var = here.declare(f"{name}.running_var", type_, ones(), "state", trainable=False)
     for state, found in ((running_mean, mean), (running_var, variance)):
-        here.update_for(name, state, state * (1 - momentum) + found * momentum)
+        here.update_for(name, state, composite_norm.moved(state, found, momentum))
     one, none = (x.constant(v, x.dtype).broadcast_to(type_.shape) for v in (1.0, 0.0))
     inference = composite_norm.batch_norm_inference(
         x,

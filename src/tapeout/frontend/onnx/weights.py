@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.frontend.onnx import tensors
-from tapeout.frontend.onnx.functions import all_nodes
+from tapeout.frontend.onnx.functions import all_nodes, key, node_key
 from tapeout.support.patterns import Pattern, check_matched, globs_of, matcher
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
         OptionError: A glob of `trainable` matches no parameter.
     """
     stored = {s.name: s for s in stored_tensors(file.proto.graph)}
-    uses = _uses(file.proto.graph, stored)
+    uses = _uses(file.proto, stored)
     patterns = globs_of(trainable, "trainable") if not isinstance(trainable, Mapping) else []
     states = [s.name for s in stored.values() if _is_statistic(s, uses[s.name])]
     noted = _noted(file)
@@ -154,18 +154,27 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterable[Stored]:
                     yield Stored(node.output[0], attribute.t, in_node=True)
 
 
-def _uses(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, list[tuple[str, int]]]:
-    """Return for each stored tensor the operators that read it, and as which operand."""
+def _uses(proto: onnx.ModelProto, stored: Mapping[str, Stored]) -> dict[str, list[tuple[str, int]]]:
+    """Return for each stored tensor the operators that read it, and as which operand; those inside of functions too."""
     uses: dict[str, list[tuple[str, int]]] = {name: [] for name in stored}
-    alias = {name: name for name in stored}
-    for node in all_nodes(graph.node):
-        for position, name in enumerate(node.input):
-            source = alias.get(name)
-            if source is None:
-                continue
-            if node.op_type in _TRANSPARENT and position == 0 and node.output:
-                alias[node.output[0]] = source
-            uses[source].append((node.op_type, position))
+    functions = {key(f.domain, f.name, f.overload): f for f in proto.functions}
+    todo = [(proto.graph.node, {name: name for name in stored})]
+    while todo:
+        nodes, alias = todo.pop()
+        for node in all_nodes(nodes):
+            function = functions.get(node_key(node))
+            inner: dict[str, str] = {}
+            for position, name in enumerate(node.input):
+                source = alias.get(name)
+                if source is None:
+                    continue
+                if node.op_type in _TRANSPARENT and position == 0 and node.output:
+                    alias[node.output[0]] = source
+                uses[source].append((node.op_type, position))
+                if function is not None and position < len(function.input):
+                    inner[function.input[position]] = source
+            if function is not None and inner:
+                todo.append((function.node, inner))
     return uses
 
 

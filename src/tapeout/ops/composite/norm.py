@@ -287,6 +287,15 @@ def batch_norm_inference(
     return y.cast(x.dtype)
 
 
+def moved(statistic: Sym, found: Sym, share: float) -> Sym:
+    """Return a running statistic after a batch: moved by a share of the way towards what was found, in its own type.
+
+    Not `statistic * (1 - share) + found * share`: rounded, the two factors do not add up to 1.
+    """
+    now = statistic.cast(found.dtype)
+    return (now + (found - now) * share).cast(statistic.dtype)
+
+
 def layer_norm(
     x: Sym, scale: Sym | None, bias: Sym | None, axes: Sequence[int], eps: float = 1e-5
 ) -> tuple[Sym, Sym, Sym]:

@@ -72,11 +72,10 @@ def _train(
     y, *batch = norm.batch_norm(
         x, scale.cast(x.dtype), bias.cast(x.dtype), epsilon, spatial=spatial
     )
-    moved = []
-    for old, new in zip(running, batch, strict=True):
-        now = call.latest(old).cast(new.dtype)
-        # Not `now * momentum + new * (1 - momentum)`: rounded, the two factors do not add up to 1.
-        moved.append((now + (new - now) * (1 - momentum)).cast(old.dtype))
+    moved = [
+        norm.moved(call.latest(old), new, 1 - momentum)
+        for old, new in zip(running, batch, strict=True)
+    ]
     for old, new in zip(running, moved, strict=True):
         call.update(old, new, "the running statistics", needed=not any(call.outputs[1:3]))
     saved = [b.cast(r.dtype) for b, r in zip(batch, running, strict=True)]
