@@ -184,6 +184,22 @@ def test_softmax(columns):
     assert kept == (columns > 128)
 
 
+@pytest.mark.parametrize("rows", [2, 20, 64])
+@pytest.mark.parametrize("columns", [4, 6, 100])
+def test_softmax_over_its_operand(rows, columns):
+    """Short rows of an operand that is overwritten: one row at a time, or several side by side."""
+    s = ExprBuilder()
+    i, j = axes(i=rows, j=columns)
+    x = dense("b0", f64, (rows, columns), "rw")
+    e = s.exp(s.sub(s.load(x, (A(i), A(j))), s.temp("m", f64)))
+    stages = [
+        Reduce("m", "max", (j,), s.load(x, (A(i), A(j))), f64),
+        Reduce("t", "sum", (j,), e, f64),
+        Store("b0", (j,), (A(i), A(j)), s.div(e, s.temp("t", f64))),
+    ]
+    check(row_kernel(stages, (x,), (i,)), AVX2, "transcendental")
+
+
 def test_softmax_of_few_long_rows_is_cut():
     lowered = check(softmax(2, 20_000, f64), AVX2, "transcendental", oracle=False)
     assert len(lowered.launches) > 3

@@ -34,8 +34,10 @@ def lower_loop(kernel: LoopKernel, target: Target, partials: int = 1) -> Finishe
     if choice.outer is None:
         kept = keep_rows(kernel)
         if kept is not kernel:
-            normal = normalise(kept)
-            choice = choose(normal)
+            again = normalise(kept)
+            other = choose(again)
+            if other.outer is None:  # a row has no lanes of its own for several rows at once
+                normal, choice = again, other
     return _LoopLowering(normal, choice, target, partials).lower()
 
 
