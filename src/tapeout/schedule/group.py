@@ -16,7 +16,7 @@ from tapeout.schedule.links import Links
 from tapeout.schedule.model import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tapeout.ir.graph import Node, Value
     from tapeout.schedule.model import Frame
@@ -28,9 +28,11 @@ LOADED = 20
 """Most distinct values that a group loads."""
 
 
-def group_nodes(nodes: Sequence[Node], fitter: Fitter) -> Groups:
-    """Return the groups of all nodes whose results are not inlined."""
-    groups = Groups(fitter)
+def group_nodes(
+    nodes: Sequence[Node], fitter: Fitter, leaves: Mapping[Node, tuple[LeafRead, ...]] | None = None
+) -> Groups:
+    """Return the groups of all nodes whose results are not inlined; `leaves` are those of nodes where they are known."""
+    groups = Groups(fitter, leaves or {})
     for position, node in enumerate(nodes):
         if node.results[0] not in fitter.inlined:
             groups.place(node, position)
@@ -49,8 +51,8 @@ class Groups:
         leaves: What each member reads, through inlined values.
     """
 
-    def __init__(self, fitter: Fitter) -> None:
-        self.fitter = fitter
+    def __init__(self, fitter: Fitter, known: Mapping[Node, tuple[LeafRead, ...]]) -> None:
+        self.fitter, self.known = fitter, known
         self.groups: dict[int, Group] = {}
         self.links = Links()
         self.maker: dict[Value, int] = {}
@@ -62,7 +64,10 @@ class Groups:
     def place(self, node: Node, position: int) -> None:
         """Put a node into a group."""
         self.position[node] = position
-        leaves = self.leaves[node] = self.fitter.leaf_reads(node)
+        leaves = self.known.get(node)
+        if leaves is None:
+            leaves = self.fitter.leaf_reads(node)
+        self.leaves[node] = leaves
         for number in self._candidates(node, leaves):
             fit = self.fitter.fit(node, self.groups[number], leaves)
             if fit is not None and self._may_join(number, leaves):

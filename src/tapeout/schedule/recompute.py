@@ -34,7 +34,8 @@ def group_with_recomputed(nodes: Sequence[Node], fitter: Fitter) -> tuple[Groups
     if not found:
         return groups, fitter
     fitter = replace(fitter, inlined={**fitter.inlined, **found})
-    return group_nodes(nodes, fitter), fitter
+    same = {n: r for n, r in groups.leaves.items() if not any(x.value in found for x in r)}
+    return group_nodes(nodes, fitter, same), fitter
 
 
 def choose_recomputed(nodes: Sequence[Node], groups: Groups, fitter: Fitter) -> dict[Value, None]:
