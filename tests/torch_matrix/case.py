@@ -97,7 +97,6 @@ class Case:
         classes: Classes of its scores; the loss is then cross entropy. None: a weighted mean of squares.
         variants: The ways it is exported.
         single: Whether the model computes parts in f32 whatever its weights are, so that no f64 run of it is exact.
-        fast: Whether it is in the subset that every run of the tests takes.
     """
 
     name: str
@@ -106,7 +105,6 @@ class Case:
     train: bool = True
     classes: int | None = None
     variants: tuple[str, ...] = PLAIN
-    fast: bool = False
     single: bool = False
 
 

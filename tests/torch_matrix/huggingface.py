@@ -11,7 +11,6 @@ from torch import nn
 
 from tests.torch_matrix.case import FOLDED, PLAIN, Case, Feed, f, ids
 
-FAST = {"BERT (eager)", "GPT-2 (eager)", "LLaMA (eager)"}
 WORDS = 30
 
 
@@ -261,7 +260,7 @@ def _twice(
 def cases() -> Iterator[Case]:
     """Yield all of them."""
     for case in _cases():
-        yield replace(case, fast=case.name in FAST, single=True)
+        yield replace(case, single=True)
 
 
 def _cases() -> Iterator[Case]:

@@ -9,12 +9,6 @@ from torch import nn
 
 from tests.torch_matrix.case import FOLDED, Case, f, ids
 
-FAST = {
-    "GELU", "PReLU", "GLU", "Softmax", "BatchNorm2d", "LayerNorm", "GroupNorm", "InstanceNorm2d(affine)", "RMSNorm",
-    "MaxPool2d(3, 2, 1)", "AvgPool2d(3, 2, 1)", "AdaptiveAvgPool2d(2)", "Conv2d(groups, dilation)", "ConvTranspose2d",
-    "Linear", "Embedding", "EmbeddingBag(mean)", "PixelShuffle", "Upsample(bilinear)", "ReflectionPad2d", "Unfold",
-}  # fmt: skip
-
 
 class Scaled(nn.Module):
     """Gives a module without parameters one to train: a factor for each entry of its input."""
@@ -360,8 +354,5 @@ def linears() -> Iterator[Case]:
 
 def cases() -> Iterator[Case]:
     """Yield all of them."""
-    from dataclasses import replace
-
     for family in (activations, norms, pools, convolutions, shapes, linears):
-        for case in family():
-            yield replace(case, fast=case.name in FAST)
+        yield from family()
