@@ -109,11 +109,10 @@ def begin(graph: Graph, imported: Imported) -> Draft:
 
 def fill(message: onnx.TensorProto, array: Array) -> None:
     """Put an array in place of a tensor's content."""
-    name, doc = message.name, message.doc_string
+    kept = {n: getattr(message, n) for n in ("name", "doc_string") if message.HasField(n)}
     message.Clear()
-    message.name = name
-    if doc:
-        message.doc_string = doc
+    for name, text in kept.items():
+        setattr(message, name, text)
     message.dims.extend(array.shape)
     message.data_type = tensors.type_code(from_numpy(array.dtype))
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
