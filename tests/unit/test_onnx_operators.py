@@ -412,6 +412,11 @@ def pools() -> Iterator[Case]:
         yield Case("AveragePool", 11, (x,), attributes, kind=R)
         if "pads" in attributes:
             yield Case("AveragePool", 11, (x,), {**attributes, "count_include_pad": 1}, kind=R)
+    # The window is larger than the picture, the step no smaller: one window is left, and cut.
+    for size in ([2, 2], [3, 3]):
+        yield Case(
+            "MaxPool", 12, ((1, 2, 1, 7),), {"kernel_shape": size, "strides": [3, 2]}, kind="exact"
+        )
     yield Case(
         "MaxPool",
         12,
