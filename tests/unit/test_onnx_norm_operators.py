@@ -72,3 +72,34 @@ def elsewhere(
 
     results = ReferenceEvaluator(made).run(None, operands)
     return dict(zip((o.name for o in made.graph.output), results, strict=True))
+
+
+# --- types that differ -----------------------------------------------------------------------------
+
+
+def test_scale_and_statistics_may_be_wider_than_the_operand() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(1, 2, (8, 3, 5)).astype(np.float16)
+    scale, bias, mean = (rng.normal(1, 1, 3).astype(F32) for _ in range(3))
+    variance = positive(3)
+    operands = {"x": x, "s": scale, "b": bias, "m": mean, "v": variance}
+    made = one_node("BatchNormalization", operands, opset=15, outputs=3, training_mode=1)
+    y, moved, _ = run(made, operands, mode="as-exported").values()
+    assert (y.dtype, moved.dtype) == (np.float16, np.float32)
+    wide, at = x.astype(np.float64), (slice(None), None)
+    deviation = np.sqrt(wide.var((0, 2)) + 1e-5)
+    want = (wide - wide.mean((0, 2))[at]) / deviation[at] * scale[at] + bias[at]
+    np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(moved, 0.9 * mean + 0.1 * wide.mean((0, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("types", [(np.float16, F32), (F32, np.float16)])
+def test_rms_has_the_type_of_its_scale(types: tuple[type, type]) -> None:
+    rng = np.random.default_rng(0)
+    x, scale = rng.normal(0, 1, (3, 8)).astype(types[0]), rng.normal(1, 1, 8).astype(types[1])
+    made = one_node("RMSNormalization", {"x": x, "s": scale}, opset=23)
+    (y,) = run(made, {"x": x, "s": scale}).values()
+    assert y.dtype == types[1]
+    wide = x.astype(np.float64)
+    want = wide / np.sqrt((wide**2).mean(1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(y, want, rtol=2e-3, atol=1e-3)

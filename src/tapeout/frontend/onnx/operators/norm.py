@@ -69,9 +69,9 @@ def _train(
     call: Call, x: Sym, rest: list[Sym], epsilon: float, momentum: float, spatial: bool
 ) -> Results:
     scale, bias, *running = rest
-    y, *batch = norm.batch_norm(
-        x, scale.cast(x.dtype), bias.cast(x.dtype), epsilon, spatial=spatial
-    )
+    wide = scale.dtype if scale.dtype.bits > x.dtype.bits else x.dtype
+    affine = (scale.cast(wide), bias.cast(wide))
+    y, *batch = norm.batch_norm(x.cast(wide), *affine, epsilon, spatial=spatial)
     moved = [
         norm.moved(call.latest(old), new, 1 - momentum)
         for old, new in zip(running, batch, strict=True)
@@ -79,7 +79,7 @@ def _train(
     for old, new in zip(running, moved, strict=True):
         call.update(old, new, "the running statistics", needed=not any(call.outputs[1:3]))
     saved = [b.cast(r.dtype) for b, r in zip(batch, running, strict=True)]
-    return (y, *moved, *saved)
+    return (y.cast(x.dtype), *moved, *saved)
 
 
 def _decimal(number: float) -> float:
@@ -95,7 +95,9 @@ def layer_normalization(call: Call, x: Sym, scale: Sym, bias: Sym | None = None)
     axis = call.axis(call.integer("axis", -1), x.rank)
     _check_stash(call, x)
     axes = tuple(range(axis, x.rank))
-    affine = [None if a is None else _repeated(call, a, x, axis) for a in (scale, bias)]
+    affine = [
+        None if a is None else _repeated(call, a.cast(x.dtype), x, axis) for a in (scale, bias)
+    ]
     y, mean, inverse = norm.layer_norm(x, affine[0], affine[1], axes, call.real("epsilon", 1e-5))
     kept = [*x.shape[:axis], *(1,) * len(axes)]
     return y, mean.reshape(kept), inverse.reshape(kept)
@@ -105,8 +107,14 @@ def layer_normalization(call: Call, x: Sym, scale: Sym, bias: Sym | None = None)
 def rms_normalization(call: Call, x: Sym, scale: Sym) -> Sym:
     axis = call.axis(call.integer("axis", -1), x.rank)
     _check_stash(call, x)
+    axes, epsilon = range(axis, x.rank), call.real("epsilon", 1e-5)
+    if scale.dtype == x.dtype:
+        return norm.rms_norm(x, _repeated(call, scale, x, axis), axes, epsilon)[0]
+    # The result has the type of the scale.
+    wide = scale.dtype if scale.dtype.bits > x.dtype.bits else x.dtype
+    y, _ = norm.rms_norm(x.cast(wide), None, axes, epsilon)
     scale = _repeated(call, scale, x, axis)
-    return norm.rms_norm(x, scale, range(axis, x.rank), call.real("epsilon", 1e-5))[0]
+    return y.cast(scale.dtype) * scale
 
 
 @op("GroupNormalization", since=18)
@@ -140,7 +148,7 @@ def mean_variance_normalization(call: Call, x: Sym) -> Sym:
 def _repeated(call: Call, a: Sym, x: Sym, axis: int) -> Sym:
     """Return a scale or bias in the sizes of the normalised dimensions."""
     call.require(a.rank <= x.rank - axis, f"{a.type} does not repeat to {x.type} from axis {axis}")
-    return a.cast(x.dtype).broadcast_to(x.shape[axis:])
+    return a.broadcast_to(x.shape[axis:])
 
 
 def _check_affine(call: Call, x: Sym, wanted: tuple[int, ...], scale: Sym, bias: Sym) -> None:
