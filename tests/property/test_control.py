@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapeout.autodiff.gradients import gradients
 from tapeout.driver.pipeline import OPTIMIZE
+from tapeout.export.onnx.save import model
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import f64
 from tapeout.ir.graph import Graph
@@ -24,6 +26,7 @@ from tapeout.kernel.text import print_program
 from tapeout.ops.control import cond, scan
 from tapeout.ops.sym import Sym
 from tapeout.oracle.graph import run
+from tests.onnx_models import run_elsewhere
 from tests.schedule_programs import equal, run_natively, run_program
 
 ROWS, WIDTH = 2, 3
@@ -167,3 +170,11 @@ def test_native(sample: Sample) -> None:
     for _, outputs, _ in found[1:]:
         for name, array in found[0][1].items():
             assert array.tobytes() == outputs[name].tobytes(), name
+
+
+@settings(max_examples=8)
+@given(samples())
+def test_as_onnx(sample: Sample) -> None:
+    made = model(sample.graph)
+    onnx.checker.check_model(made, full_check=True)
+    equal(run_elsewhere(made, sample.inputs), run(sample.graph, sample.inputs).outputs)

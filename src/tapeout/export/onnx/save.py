@@ -11,6 +11,7 @@ from tapeout.export.onnx.table import is_native, spell
 from tapeout.export.onnx.writer import PLAIN_OPSET, Writer, value_info
 from tapeout.ir.build import rebuilder
 from tapeout.ir.op import Composite
+from tapeout.ir.region import in_regions
 from tapeout.ir.type import Dim
 from tapeout.ops.sym import Sym
 from tapeout.support.errors import CompileError, OptionError, UnboundDimension
@@ -70,7 +71,8 @@ def model(graph: Graph, *, feed_parameters: bool = True) -> onnx.ModelProto:
     read = _read(graph)
     for node in graph.nodes:
         w.label = node.loc.name or node.op.name
-        names[node.results[0]] = spell(w, node, [names[v] for v in node.operands], read)
+        made_names = spell(w, node, [names[v] for v in node.operands], read)
+        names.update(zip(node.results, made_names, strict=False))
     w.label = "outputs"
     for name, value in results.items():
         w.emit_to(name, "Identity", names[value])
@@ -193,13 +195,14 @@ def written_out(graph: Graph) -> Graph:
     Raises:
         CompileError: Formulas are nested beyond all measure.
     """
+    graph = in_regions(graph, written_out)
     for _ in range(_NESTED):
         read = _read(graph)
         formulas = {
             n for n in graph.nodes if isinstance(n.op, Composite) and not is_native(n, read)
         }
         if not formulas:
-            return graph
+            return in_regions(graph, written_out)
         graph = _written_out(graph, formulas)
     raise CompileError(f"formulas are nested more than {_NESTED} deep", where=graph.name)
 

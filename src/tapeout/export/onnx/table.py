@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tapeout.ir.graph import Node, Value
 
-Spelling = Callable[..., str]
+Spelling = Callable[..., "str | tuple[str, ...]"]
 Condition = Callable[["Node", "Container[Value]"], bool]
 _TABLE: dict[str, Spelling] = {}
 _NATIVE: dict[str, tuple[Condition, Spelling]] = {}
@@ -67,19 +67,23 @@ def is_native(node: Node, read: Container[Value]) -> bool:
     return node.op.name in _NATIVE and _NATIVE[node.op.name][0](node, read)
 
 
-def spell(w: Writer, node: Node, operands: list[str], read: Container[Value]) -> str:
-    """Append the ONNX nodes of a node and return the name of its first result.
+def spell(w: Writer, node: Node, operands: list[str], read: Container[Value]) -> tuple[str, ...]:
+    """Append the ONNX nodes of a node and return the names of its results, of the first at least.
 
     Raises:
         CompileError: The operation has no spelling.
     """
     if is_native(node, read):
-        return _NATIVE[node.op.name][1](w, node, *operands)
+        return _names(_NATIVE[node.op.name][1](w, node, *operands))
     if node.op.name in _TABLE:
-        return _TABLE[node.op.name](w, node, *operands)
+        return _names(_TABLE[node.op.name](w, node, *operands))
     if isinstance(node.op, Elementwise):
-        return _by_body(w, node, operands)
+        return (_by_body(w, node, operands),)
     raise CompileError(f"{node.op.name} cannot be written as ONNX", where=str(node.loc))
+
+
+def _names(made: str | tuple[str, ...]) -> tuple[str, ...]:
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _by_body(w: Writer, node: Node, operands: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,38 @@ class Writer:
 
     def emit_to(self, result: str, op_type: str, *inputs: str, **attributes: object) -> str:
         """Append a node whose result has a name of its own."""
+        self._append([result], op_type, inputs, attributes)
+        return result
+
+    def emit_all(self, count: int, op_type: str, *inputs: str, **attributes: object) -> list[str]:
+        """Append a node with several results and return their names."""
+        results = [self.fresh("v") for _ in range(count)]
+        self._append(results, op_type, inputs, attributes)
+        return results
+
+    @contextmanager
+    def inside(self) -> Iterator[list[onnx.NodeProto]]:
+        """Collect the nodes of an inner graph, which sees all names but gives none to the outside."""
+        nodes, sizes, label = self.nodes, self._sizes, self.label
+        self.nodes, self._sizes = [], dict(sizes)
+        try:
+            yield self.nodes
+        finally:
+            self.nodes, self._sizes, self.label = nodes, sizes, label
+
+    def _append(
+        self,
+        results: list[str],
+        op_type: str,
+        inputs: Sequence[str],
+        attributes: Mapping[str, object],
+    ) -> None:
         from onnx import helper
 
         name = f"{self.label}/{op_type}_{len(self.nodes)}"
-        made = helper.make_node(op_type, list(inputs), [result], name=name)
+        made = helper.make_node(op_type, list(inputs), results, name=name)
         made.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(attributes.items()))
         self.nodes.append(made)
-        return result
 
     def tensor(self, array: Array) -> str:
         """Return the name of a constant; equal ones are stored once."""
