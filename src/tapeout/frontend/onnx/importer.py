@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tapeout.frontend.onnx import tensors
+from tapeout.frontend.onnx.bodies import body_of
 from tapeout.frontend.onnx.call import Call
 from tapeout.frontend.onnx.dims import input_type
 from tapeout.frontend.onnx.functions import LIMIT_DEPTH, node_key
@@ -300,6 +301,10 @@ class Importer:
     ) -> Sequence[Item | None]:
         version = find(node.op_type, frame.opset) if node.domain in ("", "ai.onnx") else None
         if version is None:
+            whole = _with_attributes(node, _attributes(node, frame, place))
+            function = body_of(whole, frame.opset, operands)
+            if function is not None:
+                return self._function(whole, function, operands, frame, label)
             text = (
                 f"{node.domain or 'ai.onnx'}.{node.op_type} of opset {frame.opset} is not supported"
             )
@@ -448,6 +453,21 @@ def _attributes(node: onnx.NodeProto, frame: Frame, place: str) -> dict[str, onn
         elif a.ref_attr_name in frame.attributes:
             found[a.name] = frame.attributes[a.ref_attr_name]
     return found
+
+
+def _with_attributes(
+    node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]
+) -> onnx.NodeProto:
+    """Return a node whose attributes name none of a surrounding function."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.attribute[:]
+    for name, a in attributes.items():
+        made.attribute.add().CopyFrom(a)
+        made.attribute[-1].name = name
+    return made
 
 
 def _fitted(version: Version, operands: list[Item | None], call: Call) -> list[Item | None]:

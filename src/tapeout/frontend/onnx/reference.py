@@ -19,6 +19,9 @@ gradient on. Element types: {", ".join(ELEMENT_NAMES)}.
 A version is the first with its meaning; later ones that only allow more element types are the same. An
 operand that must be known at import may be a constant, follow from shapes, or be bound by `values=`.
 
+An operator without a row that ONNX defines as a function of others (`LinearAttention`, `CausalConvWithState`, `FlexAttention`) is
+written out by that definition, as the installed package `onnx` has it.
+
 | operator | versions | what to know |
 |---|---|---|
 """

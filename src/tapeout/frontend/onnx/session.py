@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tapeout.frontend.onnx import tensors
+from tapeout.frontend.onnx.bodies import has_body
 from tapeout.frontend.onnx.dims import Input, bind_inputs, bound_value
 from tapeout.frontend.onnx.functions import Key, all_nodes, local_functions, node_key
 from tapeout.frontend.onnx.names import check_names
@@ -259,6 +260,8 @@ def _called(session: Session) -> list[onnx.FunctionProto]:
 
 def _operator(node: onnx.NodeProto, opset: int) -> str:
     """Return what to call the node's operator when it cannot be imported, else the empty string."""
+    if has_body(node, opset):
+        return ""
     if node.domain not in ("", "ai.onnx"):
         return f"{node.domain}.{node.op_type}"
     if node.op_type in BUILT_IN or find(node.op_type, opset) is not None:

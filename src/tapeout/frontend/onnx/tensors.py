@@ -75,6 +75,11 @@ _LIMIT = 1 << 46
 """No tensor has more bytes, not even one that is empty along another dimension."""
 
 
+def element_code(dtype: DType) -> int:
+    """Return ONNX's number of an element type."""
+    return next(code for code, (known, _) in _TYPES.items() if known == dtype)
+
+
 def element_type(code: int, where: str) -> DType:
     """Return the element type of a `TensorProto.DataType`.
 
