@@ -476,13 +476,28 @@ def test_branches_that_shapes_decide() -> None:
     assert [n.op.name for n in graph.bind({"N": 9}).nodes] == ["broadcast", "add"]
 
 
+DATA_BRANCH = """g (bool c, float[3] x) => (float y) {
+    h = Mul (x, w)
+    y = If (c) <then_branch = a () => (float t) { t = Neg (h) }, else_branch = b () => (float e) { e = OTHER }>
+}"""
+
+
 def test_branches_that_data_decide() -> None:
-    made = parsed(
-        "g (bool c, float[3] x) => (float y) {y = If (c) <then_branch = a () => (float t) { t = Neg (x) }, else_branch = b () => (float e) { e = Identity (x) }>}"
-    )
-    with pytest.raises(OnnxImportError, match="condition"):
+    made = parsed(DATA_BRANCH.replace("OTHER", "Sub (h, x)"), w=f32(3))
+    graph = load(made)
+    assert [n.op.name for n in graph.nodes] == ["mul", "cond"]
+    x, w = f32(3), graph.variables[0].initial
+    for chosen, want in ((True, -x * w), (False, x * w - x)):
+        found = oracle.run(graph, {"c": np.array(chosen), "x": x}).outputs["y"]
+        np.testing.assert_array_equal(found, want)
+    assert [n.op.name for n in load(made, values={"c": True}).nodes] == ["mul", "neg"]
+
+
+def test_branches_of_different_types_need_a_known_condition() -> None:
+    made = parsed(DATA_BRANCH.replace("OTHER", "Concat <axis = 0> (h, x)"), w=f32(3))
+    with pytest.raises(UnsupportedOperator, match="equal types"):
         load(made)
-    assert load(made, values={"c": True}).nodes
+    assert load(made, values={"c": False}).nodes
 
 
 def test_all_unsupported_operators_at_once() -> None:

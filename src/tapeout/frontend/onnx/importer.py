@@ -13,6 +13,7 @@ import numpy as np
 from tapeout.frontend.onnx import tensors
 from tapeout.frontend.onnx.bodies import body_of
 from tapeout.frontend.onnx.call import Call
+from tapeout.frontend.onnx.chosen import branches_of, choose
 from tapeout.frontend.onnx.dims import input_type
 from tapeout.frontend.onnx.functions import LIMIT_DEPTH, node_key
 from tapeout.frontend.onnx.known import DecidesShape, Known
@@ -365,20 +366,19 @@ class Importer:
         label: str,
         place: str,
     ) -> Sequence[Item | None]:
-        """Write out the branch that the condition chooses."""
+        """Write out the branch that the condition chooses; both, if only the data tell which."""
         condition = operands[0] if operands else None
         if not isinstance(condition, Sym):
             raise OnnxImportError("has no condition", where=place)
         if condition.type != TensorType(bool_, condition.shape) or condition.type.size != 1:
             text = f"the condition is {condition.type}, one bool is expected"
             raise OnnxImportError(text, where=place)
-        chosen = bool(self.known.array(condition, "the condition", place).any())
-        name = "then_branch" if chosen else "else_branch"
-        graph = next((a.g for a in node.attribute if a.name == name), None)
-        if graph is None:
-            raise OnnxImportError(f"attribute {name!r} is missing", where=place)
-        scope = f"{label}/{'then' if chosen else 'else'}/"
-        return self.inside(graph, {}, frame, scope, place)
+        branches = branches_of(node, place)
+        known = self.known.get(condition.value)
+        if known is None:
+            return choose(self, condition, branches, frame, label, place)
+        side = "then" if known.any() else "else"
+        return self.inside(branches[side], {}, frame, f"{label}/{side}/", place)
 
     def seen(self, name: str, frame: Frame, place: str) -> Item:
         """Return what a name stands for.

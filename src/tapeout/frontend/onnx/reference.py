@@ -30,7 +30,7 @@ written out by that definition, as the installed package `onnx` has it.
 def page() -> str:
     """Return the text of docs/reference/onnx-support.md."""
     rows = [
-        ("If", "1", "the condition: known at import"),
+        ("If", "1", "both branches give the same types, unless the condition is known at import"),
         ("Loop", "1", "number of rounds, condition: known at import"),
         ("Scan", "8", "sequence_lens of version 8 is not supported"),
         ("SequenceMap", "17", "the sequence: known at import"),
