@@ -6,6 +6,7 @@ depends on is evaluated at some points and compared with the operations that the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,8 +15,12 @@ import numpy as np
 from tapeout.ir.op import Elementwise
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops import elementwise as ew
+from tapeout.ops.composite.softmax import Softmax
+from tapeout.ops.contraction import DotGeneral
 from tapeout.passes.base import Pass
 from tapeout.passes.constants import splat_of
+from tapeout.passes.fold import Fold
+from tapeout.passes.recognize_attention import recognize_attention
 
 if TYPE_CHECKING:
     from tapeout.ir.build import Builder
@@ -35,28 +40,38 @@ _POINTS = np.concatenate([np.linspace(-6, 6, 49), [-30.0, -1e-3, 1e-3, 30.0]])
 
 @dataclass(frozen=True)
 class Recognize(Pass):
-    """Replace activations that are written out (GELU in both forms, SiLU, Mish) by their operation; rounding may change."""
+    """Replace what is written out by its operation: GELU in both forms, SiLU, Mish, attention. Rounding may change.
+
+    A row of attention in which nothing takes part becomes zero, where the formula gives NaN.
+    """
 
     name: ClassVar[str] = "recognize"
 
     def run(self, graph: Graph) -> Graph:
         """Return the graph with the operations named."""
-        if not any(isinstance(n.op, _TELLING) for n in graph.nodes):
+        if not any(isinstance(n.op, (*_TELLING, Softmax)) for n in graph.nodes):
             return graph
-        return rebuild(graph, _Finder().change)
+        folded = Fold().run(graph)
+        found = rebuild(folded, _Finder(folded).change)
+        return graph if found is folded else found
 
 
 class _Finder:
     """Looks at products, in the order of the graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.order: dict[Node, int] = {}
+        self.reads = Counter(v for n in graph.nodes for v in n.operands)
+        self.reads.update(graph.results)
 
     def change(
         self, b: Builder, node: Node, operands: tuple[Value, ...]
     ) -> tuple[Value, ...] | None:
         for made in b.nodes[len(self.order) :]:
             self.order[made] = len(self.order)
+        if isinstance(node.op, DotGeneral) and self.reads[node.operands[0]] == 1:
+            whole = recognize_attention(b, node, operands)
+            return None if whole is None else (whole,)
         if not isinstance(node.op, ew.Mul) or not node.results[0].type.dtype.is_float:
             return None
         found = self._source(node, operands)
