@@ -4,7 +4,7 @@
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion   # or any IDX files
     python examples/finetune_mobilenet.py --data fashion/usr/share/datasets/fashion-mnist
 
-The model tells upright lines of text from those that are upside down: 134,000 numbers, 35 batch normalisations in inference
+The model tells upright lines of text from those that are upside down: 131,000 parameters, 35 batch normalisations in inference
 form, weights in Constant nodes, opset 11. It gets a head of ten classes; 5,000 pictures train first the head alone, the rest
 frozen, then everything. The whole test set judges both. What is written is the original file with other numbers in it.
 """

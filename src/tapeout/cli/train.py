@@ -300,12 +300,16 @@ def _again(request: Request, run: Path) -> str:
     words = ["tapeout", "train", request.model, "--data", request.data_text]
     words += ["--val", request.val_text] if request.val_text else []
     words += ["--val-split", str(request.val_split)] if request.val_split else []
-    for option, values in (("--input", request.inputs), ("--transform", request.transforms)):
-        for value in values:
-            words += [option, value]
+    words += _data_options(request)
     words += ["--batch-size", str(request.batch_size), "--epochs", str(request.epochs)]
     words += ["--plot", request.plot] if request.plot else []
     return shlex.join([*words, "-o", request.output, "--resume", str(run)])
+
+
+def _data_options(request: Request) -> list[str]:
+    """Return how the arrays of the data were named and changed, as options."""
+    names = [word for value in request.inputs for word in ("--input", value)]
+    return [*names, *(word for value in request.transforms for word in ("--transform", value))]
 
 
 def _plot(path: Path, request: Request, trainer: Trainer, progress: Progress) -> None:
@@ -341,7 +345,8 @@ def _close(
         "done", f"{trainer.steps_done} steps in {seconds_text(seconds)}, {', '.join(figures)}"
     )
     speaker.line("wrote", "\n".join(str(p) for p in (output, plot) if p is not None))
-    speaker.line("next", f"tapeout eval {output} --data {request.val_text or request.data_text}")
+    again = ["tapeout", "eval", str(output), "--data", request.val_text or request.data_text]
+    speaker.line("next", shlex.join([*again, *_data_options(request)]))
     speaker.result(
         {
             "output": str(output),
