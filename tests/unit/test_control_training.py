@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 import tapeout
+from tapeout.driver.bisect import bisect
+from tapeout.driver.options import Options, resolve_target
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, f32
 from tapeout.ir.type import TensorType
 from tapeout.kernel.program import Branch, Loop
 from tapeout.ops.control import cond
 from tapeout.ops.sym import Sym
+from tapeout.schedule import nest
 
 T, B, H, WORDS = 16, 8, 16, 11
 
@@ -116,3 +119,17 @@ def test_a_program_with_loops_comes_back_from_the_cache(
         assert sum(isinstance(i, Loop) for i in items) == 2
         assert not any(isinstance(i, Branch) for i in items)
     assert found[0] == found[1]
+
+
+def test_bisect_goes_through_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, options = trainer(model(4, 3)).step_graph(), Options(resolve_target("native"))
+    assert bisect(graph, options) is None
+    # Loops that begin one slot too far give results that are not those of the graph.
+    right = nest.View
+    monkeypatch.setattr(
+        nest,
+        "View",
+        lambda h, of, at, step=0, level=0: right(h, of, at if step <= 0 else 0, step, level),
+    )
+    found = bisect(graph, options)
+    assert found is not None and found.stage == "schedule"

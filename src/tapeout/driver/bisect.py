@@ -17,7 +17,7 @@ import numpy as np
 from tapeout.driver.pipeline import OPTIMIZE, lower
 from tapeout.ir.rewrite import RuleSet, rewrite
 from tapeout.ir.verify import verify
-from tapeout.kernel.program import Buffer, Launch
+from tapeout.kernel.program import Buffer, Launch, executed
 from tapeout.oracle import graph as graph_oracle
 from tapeout.oracle import kernel as kernel_oracle
 from tapeout.passes import simplify
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tapeout.ir.op import Array
     from tapeout.ir.rewrite import Rule
     from tapeout.ir.type import TensorType
-    from tapeout.kernel.program import Item, Program
+    from tapeout.kernel.program import Item, Program, Times
     from tapeout.passes.base import Pass
 
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "bf16": 4e-2, "f16": 1e-2}
@@ -198,23 +198,28 @@ class _Launches:
         self.objects = compile_objects(program.kernels, options.target, checked=options.checked)
         self.values = _values(graph, feed)
         self.results = [self.values[r] for node in graph.nodes for r in node.results]
-        self.named = {f"%{i}": self.values[n.results[0]] for i, n in enumerate(graph.nodes)}
+        self.named = {
+            f"%{i}.{k}" if len(n.results) > 1 else f"%{i}": self.values[r]
+            for i, n in enumerate(graph.nodes)
+            for k, r in enumerate(n.results)
+        }
         self.touched: dict[str, list[tuple[int, str]]] = {}
-        for number, item in enumerate(program.items):
+        self.numbers = {id(item): n for n, item in enumerate(program.numbered)}
+        for number, item in enumerate(program.numbered):
             for name, access in self._touches(item):
                 self.touched.setdefault(name, []).append((number, access))
 
     def run(self) -> Fault | None:
         """Return the first launch or result that departs."""
-        for i, item in enumerate(self.program.items):
-            fault = self._launch(i, item) if isinstance(item, Launch) else None
+        for item, times in executed(self.program.items, self.memory.test):
+            fault = self._launch(item, times) if isinstance(item, Launch) else None
             if fault is not None:
                 return fault
         return self._end()
 
-    def _launch(self, number: int, item: Launch) -> Fault | None:
-        kernel = self.program.kernels[item.kernel]
-        args = self.memory.args(item)
+    def _launch(self, item: Launch, times: Times) -> Fault | None:
+        kernel, number = self.program.kernels[item.kernel], self.numbers[id(item)]
+        args = self.memory.args(item, times)
         native = {p: _aligned(a) for p, a in args.items()}
         try:
             kernel_oracle.run(kernel, args)
@@ -297,8 +302,12 @@ class Memory:
                 raw = np.ascontiguousarray(feed.variables[slot.name]).reshape(-1).view(np.uint8)
                 self.arena[slot.offset : slot.offset + raw.size] = raw
 
-    def flat(self, buffer: Buffer) -> Array:
-        """Return the buffer's elements in the order of memory, as a view."""
+    def flat(self, buffer: Buffer, times: Times = ()) -> Array:
+        """Return the buffer's elements in the order of memory, as a view; `times` are the iterations of the loops around."""
+        if buffer.of:
+            base, start = self.program.place(buffer.name, times)
+            inside = self.flat(base).view(np.uint8)[start : start + buffer.bytes]
+            return inside.view(buffer.type.dtype.numpy)
         if buffer.space == "input":
             return self.inputs[buffer.name].reshape(-1)
         space = self.data if buffer.space == "constant" else self.arena
@@ -315,11 +324,17 @@ class Memory:
         slot = self.program.layout.slot[name]
         return Buffer(name, slot.type, tuple(range(slot.type.rank)), "variable", slot.offset)
 
-    def args(self, item: Launch) -> dict[str, Array]:
+    def args(self, item: Launch, times: Times) -> dict[str, Array]:
         """Return the launch's buffers by the kernel's names for them, as views."""
         params = self.program.kernels[item.kernel].params
         buffers = self.program.buffers
-        return {p.name: self.flat(buffers[n]) for p, n in zip(params, item.args, strict=True)}
+        return {
+            p.name: self.flat(buffers[n], times) for p, n in zip(params, item.args, strict=True)
+        }
+
+    def test(self, name: str, times: Times) -> bool:
+        """Return what a bool buffer holds."""
+        return bool(self.flat(self.program.buffers[name], times)[0])
 
 
 def _aligned(array: Array) -> Array:
