@@ -1,5 +1,14 @@
 """How operations are written in ONNX, by family. Importing this package fills the table."""
 
-from tapeout.export.onnx.spellings import combine, control, index, move, native, product, sample
+from tapeout.export.onnx.spellings import (
+    combine,
+    control,
+    index,
+    move,
+    native,
+    norm,
+    product,
+    sample,
+)
 
-__all__ = ["combine", "control", "index", "move", "native", "product", "sample"]
+__all__ = ["combine", "control", "index", "move", "native", "norm", "product", "sample"]
