@@ -75,7 +75,7 @@ def test_corners(op: str, operands: dict[str, Array], more: dict[str, Any], expe
 SMOOTH = {
     "GatherND", "ScatterElements", "ScatterND", "CumProd", "Resize", "Upsample", "TopK", "ReverseSequence", "CenterCropPad",
     "TensorScatter", "Col2Im", "Compress", "RotaryEmbedding", "SwiGLU", "GlobalLpPool", "LpPool", "MaxUnpool", "Einsum",
-    "DequantizeLinear", "GridSample", "AffineGrid",
+    "DequantizeLinear", "DFT", "STFT", "GridSample", "AffineGrid",
 }  # fmt: skip
 
 

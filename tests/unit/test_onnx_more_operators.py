@@ -284,7 +284,46 @@ def grids() -> Iterator[Case]:
         yield Case("AffineGrid", 20, ((1, 3, 4), ints(1, 3, 2, 4, 5)), how, kind=N, stored=(1,))
 
 
+def signals() -> Iterator[Case]:
+    N = "network"  # numpy transforms in another order
+    for axis, parts in ((1, 1), (2, 2), (-2, 1)):
+        yield Case("DFT", 17, ((2, 6, 5, parts),), {"axis": axis}, kind=N)
+    yield Case("DFT", 17, ((2, 6, 2),), {"inverse": 1}, kind=N)
+    yield Case("DFT", 17, ((2, 7, 1),), {"onesided": 1}, kind=N)
+    yield Case("DFT", 17, ((2, 6, 1), scalar(9)), kind=N, stored=(1,))
+    yield Case("DFT", 17, ((2, 6, 2), scalar(4)), kind=N, stored=(1,))
+    yield Case("DFT", 20, ((2, 100, 2), None, scalar(1)), kind=N, stored=(2,))
+    yield Case("DFT", 20, ((2, 6, 1, 1), None, scalar(0)), {"onesided": 1}, kind=N, stored=(2,))
+    for length in (130, 71, 256):
+        yield Case("DFT", 20, ((1, length, 1),), kind=N)
+    frames = (scalar(4), np.hanning(8).astype(F32), scalar(8))
+    yield Case("STFT", 17, ((2, 20, 1), *frames), kind=N, stored=(1, 2, 3))
+    yield Case("STFT", 17, ((1, 20, 1), frames[0], None, frames[2]), kind=N, stored=(1, 3))
+    yield Case("STFT", 17, ((1, 20, 1), *frames[:2]), {"onesided": 0}, kind=N, stored=(1, 2))
+
+
+def whole_convolutions() -> Iterator[Case]:
+    E = "exact"
+    x, w = numbers(np.uint8, 2, 3, 5, 6, high=200), numbers(np.uint8, 4, 3, 3, 2, high=200)
+    how = {"pads": [1, 0, 1, 1], "strides": [2, 1]}
+    yield Case("ConvInteger", 10, (x, w, np.array(7, np.uint8)), how, kind=E)
+    yield Case("ConvInteger", 10, (x, w, np.array(7, np.uint8), np.array(3, np.uint8)), kind=E)
+    a = (np.array(0.02, F32), np.array(12, np.uint8))
+    each = (np.array([0.02, 0.01, 0.03, 0.04], F32), np.zeros(4, np.int8))
+    b = numbers(np.int32, 4, low=-900, high=900)
+    signed = numbers(np.int8, 4, 3, 3, 2, low=-90, high=90)
+    yield Case(
+        "QLinearConv",
+        10,
+        (x, *a, signed, *each, np.array(1.5, F32), np.array(99, np.uint8), b),
+        how,
+        kind=E,
+    )
+
+
 CASES = [
+    *signals(),
+    *whole_convolutions(),
     *grids(),
     *scatters(),
     *resizes(),

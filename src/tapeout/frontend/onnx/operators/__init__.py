@@ -21,6 +21,7 @@ from tapeout.frontend.onnx.operators import (
     resize,
     sequence,
     shape,
+    signal,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "resize",
     "sequence",
     "shape",
+    "signal",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tapeout.frontend.onnx.operators.nn import conv
 from tapeout.frontend.onnx.registry import op
 from tapeout.ir.dtype import f32, f64, i32, u8
 from tapeout.ops import elementwise as ew
@@ -45,9 +46,7 @@ def quantize(call: Call, x: Sym, scale: Sym, zero_point: Sym | None = None) -> S
     if stated:
         dtype = call.dtype("output_dtype")
         same = zero_point is None or zero_point.dtype == dtype
-        call.require(
-            same, f"output_dtype is {dtype}, the zero point {zero_point and zero_point.type}"
-        )
+        call.require(same, f"output_dtype is {dtype}, the zero point has another type")
     precision = call.dtype("precision") if call.integer("precision", 0) else scale.dtype
     if not precision.is_float:
         precision = f32
@@ -123,4 +122,46 @@ def quantized_matmul(
     if factor.type.size == 1:
         factor = factor.reshape([])
     ratio = whole.cast(f32) * factor
+    return _rounded(ratio, y_zero.reshape([]).broadcast(ratio.shape, ()), y_zero.dtype)
+
+
+@op("ConvInteger", since=10, note="1 to 3 spatial dimensions")
+def conv_integer(
+    call: Call, x: Sym, w: Sym, x_zero: Sym | None = None, w_zero: Sym | None = None
+) -> Sym:
+    return conv(call, _whole(x, x_zero), _whole(w, w_zero))
+
+
+def _whole(x: Sym, zero: Sym | None) -> Sym:
+    """Return whole numbers about 0, of images or of weights; a list of zero points has one for each output channel."""
+    whole = x.cast(i32)
+    if zero is None:
+        return whole
+    zero = zero.cast(i32)
+    each = zero.rank == 1 and zero.type.size > 1
+    return whole - (zero.broadcast(x.shape, [0]) if each else zero.reshape([]))
+
+
+@op("QLinearConv", since=10, note="1 to 3 spatial dimensions")
+def quantized_conv(
+    call: Call,
+    x: Sym,
+    x_scale: Sym,
+    x_zero: Sym,
+    w: Sym,
+    w_scale: Sym,
+    w_zero: Sym,
+    y_scale: Sym,
+    y_zero: Sym,
+    b: Sym | None = None,
+) -> Sym:
+    total = conv(call, _whole(x, x_zero), _whole(w, w_zero), b)
+    factor = x_scale.cast(f32).reshape([]) * w_scale.cast(f32) / y_scale.cast(f32).reshape([])
+    each = factor.rank == 1 and factor.type.size > 1
+    factor = (
+        factor.broadcast(total.shape, [1])
+        if each
+        else factor.reshape([]).broadcast(total.shape, ())
+    )
+    ratio = total.cast(f32) * factor
     return _rounded(ratio, y_zero.reshape([]).broadcast(ratio.shape, ()), y_zero.dtype)
