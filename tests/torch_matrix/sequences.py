@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from tests.torch_matrix.case import FOLDED, Case, Feed, f
+from tests.torch_matrix.case import FOLDED, PLAIN, Case, Feed, f
 
 KINDS = ("RNN", "LSTM", "GRU")
 SETTINGS: dict[str, dict[str, object]] = {
@@ -79,6 +79,15 @@ class Across(nn.Module):
         return self.inner(x, y, y, need_weights=False)[0]
 
 
+def _folds(kind: str) -> tuple[str, ...]:
+    """Return the variants of a plain recurrence.
+
+    Of an RNN, which it writes out step by step, the newer exporter folds the first step's share of a bias and leaves the rest:
+    the bias keeps its name and loses a part of its gradient.
+    """
+    return tuple(v for v in FOLDED if kind != "RNN" or v != "dynamo18-folded")
+
+
 def recurrences() -> Iterator[Case]:
     for kind in KINDS:
         for suffix, settings in SETTINGS.items():
@@ -87,7 +96,7 @@ def recurrences() -> Iterator[Case]:
                 f"{kind}{suffix}",
                 lambda k=kind, s=settings: getattr(nn, k)(4, 3, **s),
                 (f(*shape),),
-                variants=FOLDED if not suffix else Case.variants,
+                variants=_folds(kind) if not suffix else PLAIN,
             )
         states = 2 if kind == "LSTM" else 1
         yield Case(
