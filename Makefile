@@ -88,8 +88,8 @@ $(VENV)/.dev: $(VENV)/.venv pyproject.toml
 
 # PyTorch is large; only .ci/run and who asks for it installs it.
 $(VENV)/.torch: $(VENV)/.venv pyproject.toml
-	$(PIP) install --quiet --editable '.[torch]'
+	$(PIP) install --quiet --editable '.[huggingface]'
 	@touch $@
 
 .PHONY: torch
-torch: $(VENV)/.torch ## add PyTorch to .venv, for the tests marked torch
+torch: $(VENV)/.torch ## add PyTorch and transformers to .venv, for the tests marked torch
