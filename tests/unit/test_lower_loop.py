@@ -8,6 +8,8 @@ from tapeout.ir.dtype import bool_, f32, f64, i32, i64, u8
 from tapeout.kernel.compute import Buffer, ExprBuilder, LoopKernel, Reduce, ScatterKernel, Store
 from tapeout.kernel.target import AVX2, GENERIC
 from tapeout.schedule.lower import lower
+from tapeout.schedule.lower.blocked import in_blocks
+from tapeout.schedule.lower.normal import normalise
 from tests.lowering import check, dense, fill, ordered
 
 A = Affine.of
@@ -65,6 +67,25 @@ def test_large_transpose(shape):
     stage = Store("b1", (), (A(j), A(i)), s.load(x, (A(i), A(j))))
     lowered = check(row_kernel([stage], (x, y), (j, i)), AVX2, "exact", oracle=False)
     assert lowered.launches[0].kernel.tasks > 3
+
+
+@pytest.mark.parametrize(("lines", "columns"), [(64, 768), (40, 604), (12, 4096), (7, 300)])
+def test_panels_of_far_lines_come_block_by_block(lines, columns):
+    """Few lines at a time are read whole, a piece of each for every panel."""
+    s = ExprBuilder()
+    panel, line, lane = axes(panel=columns // 6, line=lines, lane=6)
+    x = dense("b0", f32, (lines, columns))
+    y = dense("b1", f32, (columns // 6, lines, 6), "w")
+    value = s.load(x, (A(line), A(panel) * 6 + lane))
+    kernel = row_kernel(
+        [Store("b1", (), (A(panel), A(line), A(lane)), value)], (x, y), (panel, line, lane)
+    )
+    check(kernel, AVX2, "exact", oracle=columns < 700)
+    far = in_blocks(normalise(kernel), lane).axes
+    cut = lines > 8 and columns * 4 >= 1024
+    assert [a.name for a in far] == (
+        ["line.0", "panel", "line.1", "lane"] if cut else ["panel", "line", "lane"]
+    )
 
 
 @pytest.mark.parametrize("order", [NHWC, CHWN, NCHW])

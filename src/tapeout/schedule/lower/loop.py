@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel import loops
 from tapeout.kernel.compute import LoopKernel, Numerics, Reduce, Store
+from tapeout.schedule.lower.blocked import in_blocks
 from tapeout.schedule.lower.choose import Choice, choose, lanes_for, stage_work, width
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
@@ -38,6 +39,7 @@ def lower_loop(kernel: LoopKernel, target: Target, partials: int = 1) -> Finishe
             other = choose(again)
             if other.outer is None:  # a row has no lanes of its own for several rows at once
                 normal, choice = again, other
+    normal = in_blocks(normal, choice.outer)
     return _LoopLowering(normal, choice, target, partials).lower()
 
 
