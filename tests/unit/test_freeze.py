@@ -125,6 +125,8 @@ def test_gradcheck_looks_at_what_trains() -> None:
     report = tapeout.gradcheck(mlp().freeze("*").unfreeze("head.*"))
     assert report
     assert [p.name for p in report.parameters] == ["head.weight", "head.bias"]
+    with pytest.raises(tapeout.OptionError, match="no parameter is trainable"):
+        tapeout.gradcheck(mlp().freeze("*"))
 
 
 # --- modes -----------------------------------------------------------------------------------------

@@ -151,6 +151,9 @@ def gradcheck(
         seed: Seed of data, entries and directions.
         zero_gradients: Parameters whose gradient is zero, with the reason.
         progress: Called with (parameter, its number, how many there are).
+
+    Raises:
+        OptionError: Nothing is trainable, or the loss does not fit the model.
     """
     if not isinstance(model, Graph):
         from tapeout.api.load import load_onnx
@@ -160,6 +163,10 @@ def gradcheck(
     wide = Trainer(model.then(widen), loss=chosen, optimizer=None)
     batch = _batch(wide, data, seed)
     _, exact = wide.gradients(batch)
+    if not exact:
+        raise OptionError(
+            "no parameter is trainable", hint="unfreeze some: model.unfreeze('head.*')"
+        )
     narrow = None
     if f32:
         small = Trainer(model, loss=chosen, optimizer=None)
