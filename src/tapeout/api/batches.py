@@ -62,7 +62,8 @@ class DataSource:
         """Check the data.
 
         Args:
-            data: Mapping of arrays with equal first dimension, or an iterable of batches.
+            data: Mapping of arrays with equal first dimension, or an iterable of batches. Without a batch size, arrays whose
+                first dimensions differ (time may come before samples) are one batch.
             names: Input names; the pair form fills the first and the last.
             batch_size: Rows of a batch; needed for a mapping.
             what: How errors call it.
@@ -70,6 +71,7 @@ class DataSource:
         self.names, self.what, self.batch_size = list(names), what, batch_size
         self.data = data
         self.rows: int | None = None
+        self._whole = False
         if isinstance(data, Mapping):
             self._check_mapping(data)
         elif not isinstance(data, Iterable):
@@ -86,9 +88,11 @@ class DataSource:
             if not arrays[name].ndim:
                 raise DataError("is a scalar; the first dimension must count samples", where=name)
         sizes = {n: len(arrays[n]) for n in self.names}
-        if len(set(sizes.values())) != 1:
-            raise DataError(f"arrays of {self.what} differ in length: {sizes}")
-        self.rows = next(iter(sizes.values()))
+        self._whole = len(set(sizes.values())) != 1
+        if self._whole and self.batch_size is not None:
+            hint = "where samples are not the first dimension, pass batches: an iterable of mappings"
+            raise DataError(f"arrays of {self.what} differ in length: {sizes}", hint=hint)
+        self.rows = sizes[self.names[-1]]
         if not self.rows:
             raise DataError(f"{self.what} is empty")
         if self.batch_size is None:
@@ -117,6 +121,10 @@ class DataSource:
             assert self.batch_size is not None
             arrays = {n: self.data[n] for n in self.names}
             assert self.rows is not None
+            if self._whole:
+                if skip < self.rows:
+                    yield arrays
+                return
             order = epoch_order(self.rows, seed, epoch) if shuffle else None
             if skip:
                 order = (np.arange(self.rows) if order is None else order)[skip:]
