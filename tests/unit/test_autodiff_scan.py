@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tapeout.autodiff.gradients import gradients, hvp
+from tapeout.autodiff.gradients import gradients, hvp, jvp
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, f64
 from tapeout.ir.graph import Graph
 from tapeout.ir.type import TensorType
 from tapeout.ir.verify import verify
-from tapeout.ops.contraction import DotGeneral
+from tapeout.ops.contraction import Conv, DotGeneral
 from tapeout.ops.control import Scan, cond, scan
 from tapeout.ops.sym import Sym
 from tapeout.oracle.graph import run
@@ -47,9 +47,17 @@ def nested(c: Any, x: Any, k: Any) -> Any:
     return [new * 0.5], [y]
 
 
+def convolution(c: Any, x: Any, k: Any) -> Any:
+    """A recurrence of pictures: time joins the batch in the gradients of its weights."""
+    sizes: Any = {"strides": [1, 1], "low": [1, 1], "high": [1, 1]}
+    wx, wh = k
+    return [(x[0].conv(wx, **sizes) + c[0].conv(wh, **sizes)).tanh()], []
+
+
 MODELS: dict[str, tuple[Any, list[tuple[int, ...]], int]] = {
     "lstm": (lstm, [(B, H), (B, H), (T, B, D), (D, 4 * H), (H, 4 * H), (4 * H,)], 2),
     "peephole": (peephole, [(B, H), (T, B, D), (H,), (D, H)], 1),
+    "convolution": (convolution, [(B, 2, 3, 3), (T, B, 1, 3, 3), (2, 1, 3, 3), (2, 2, 3, 3)], 1),
     "nested": (nested, [(B, H), (T, B, H), (H, H)], 1),
 }
 
@@ -129,6 +137,20 @@ def test_first_and_second_order(model: str, loss: str, reverse: bool) -> None:
             close(got[name], want, "network")
 
 
+@pytest.mark.parametrize("model", ["lstm", "nested"])
+def test_forward_mode(model: str) -> None:
+    shapes = MODELS[model][1]
+    rng = np.random.default_rng(3)
+    values = {f"v{i}": rng.standard_normal(s) * 0.5 for i, s in enumerate(shapes)}
+    tangents = {f"tangent/{k}": rng.standard_normal(v.shape) for k, v in values.items()}
+    looped, plain = (graph_of(model, make, everything, reverse=True) for make in (scan, unrolled))
+    got, want = (
+        run(jvp(g, "loss", list(values)), {**values, **tangents}).outputs["jvp/loss"]
+        for g in (looped, plain)
+    )
+    close(got, want, "network")
+
+
 def loops(graph: Graph) -> list[Scan]:
     return [n.op for n in graph.nodes if isinstance(n.op, Scan)]
 
@@ -142,6 +164,12 @@ def test_weight_gradients_are_one_product_after_the_loop() -> None:
     outside = [n for n in graph.nodes if isinstance(n.op, DotGeneral)]
     assert len(inside) == 1 and len(outside) == 2
     assert all(n.op.contract_a[0] == 0 and n.operands[0].type.rank == 3 for n in outside)
+
+
+def test_weight_gradients_of_convolutions_are_one_convolution() -> None:
+    graph = gradients(graph_of("convolution", scan, LOSSES["tail"], reverse=False), "loss", ["v3"])
+    outside = [n.op for n in graph.nodes if isinstance(n.op, Conv)]
+    assert [op.out for op in outside] == ["w"]
 
 
 def test_gates_are_kept_and_sums_are_computed_anew() -> None:
