@@ -529,3 +529,25 @@ def test_operators_that_nobody_calls_are_no_fault() -> None:
     made = parsed("g (float[4] x) => (float[4] y) {y = Relu (x)}")
     made.functions.append(unused)
     assert load(made).nodes
+
+
+# --- what tapeout wrote -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "states"),
+    [
+        ('{"w1": {"kind": "state"}, "nothing": {"kind": "state"}}', ["w1"]),
+        ('{"w1": {"kind": "parameter"}}', []),
+        ('{"w1": "state"}', []),
+        ("[1]", []),
+        ("{", []),
+        ("[" * 100_000, []),
+    ],
+)
+def test_states_that_the_file_names(said: str, states: list[str]) -> None:
+    made = parsed("g (float[4] x) => (float[4] y) {h = Mul (x, w1); y = Add (h, w2)}", w1=f32(4), w2=f32(4))  # fmt: skip
+    made.metadata_props.add(key="tapeout.variables", value=said)
+    graph = load(made)
+    assert [n for n, v in graph.variable.items() if v.kind == "state"] == states
+    assert len(graph.variables) == 2

@@ -218,15 +218,20 @@ def test_heads_of_models(path: Path) -> None:
 
 
 def test_a_file_of_the_builder(tmp_path: Path) -> None:
-    """It repeats the bias to the shape of the product, by a shape that is put together."""
+    """It repeats the bias to the shape of the product, by a shape that is put together, and spells normalisation out."""
     with tapeout.Builder("built") as g:
-        h = tapeout.nn.relu(tapeout.nn.linear(g.input("x", ("N", 4)), 5, name="body"))
+        h = tapeout.nn.linear(g.input("x", ("N", 4)), 5, name="body")
+        h = tapeout.nn.relu(tapeout.nn.batch_norm(h, name="norm"))
         g.output("y", tapeout.nn.softmax(tapeout.nn.linear(h, 5, name="head")))
     trainer = tapeout.Trainer(g.graph(), loss=tapeout.losses.cross_entropy(), optimizer=None)
     trainer.export_onnx(tmp_path / "built.onnx")
     graph = surgery.replace_head(tapeout.load_onnx(tmp_path / "built.onnx"), 7)
     types = {n: v.type.shape for n, v in graph.parameters.items()}
     assert (types["body.bias"], types["head.bias"], types["head.weight"]) == ((5,), (7,), (7, 5))
+    assert {n for n, v in graph.variable.items() if v.kind == "state"} == {
+        "norm.running_mean",
+        "norm.running_var",
+    }
     assert run(proto(graph), x=f32(3, 4))["y"].shape == (3, 7)
 
 

@@ -8,7 +8,8 @@ The rule, in order:
 3. An initializer of rank 1 or more is a parameter. A one-element tensor that an exporter named itself (`val_3`,
    `onnx::Mul_17`, `/Constant_output_0`) and that only arithmetic reads is a constant.
 4. An initializer of rank 0 is a parameter only when `trainable` names it by more than `*`.
-5. What BatchNormalization reads as running mean and variance is state: no parameter, whatever else reads it.
+5. What BatchNormalization reads as running mean and variance is state: no parameter, whatever else reads it. So is what a
+   file that tapeout wrote calls one.
 6. The result of a Constant node is a parameter when it has two or more elements and a node reads it as a weight: Conv,
    Gemm, MatMul, normalisations, recurrences, PRelu, the table of a Gather, or arithmetic.
 7. What the file's metadata say (those of `export_torch`) holds against the rules above for what `trainable` does not name by
@@ -25,7 +26,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,6 +74,8 @@ _HUGE = 1e30
 
 TRAINABLE = "tapeout.trainable"
 """Key of a file's metadata: initializers by name, true or false: what trains unless `trainable` says otherwise, as JSON."""
+VARIABLES = "tapeout.variables"
+"""Key of the metadata of files that tapeout wrote: variables by name, their kinds among what is said of them, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
     stored = {s.name: s for s in stored_tensors(file.proto.graph)}
     uses = _uses(file.proto, stored)
     patterns = globs_of(trainable, "trainable") if not isinstance(trainable, Mapping) else []
-    states = [s.name for s in stored.values() if _is_statistic(s, uses[s.name])]
+    own = _own_states(file)
+    states = [s.name for s in stored.values() if _is_statistic(s, uses[s.name]) or s.name in own]
     noted = _noted(file)
     found = [
         s.name
@@ -133,13 +137,25 @@ def find_weights(file: ModelFile, trainable: Trainable, read: Callable[[str], Ar
 
 def _noted(file: ModelFile) -> dict[str, bool]:
     """Return what the file itself says of what trains."""
+    return {n: t is True for n, t in _metadata(file, TRAINABLE).items()}
+
+
+def _own_states(file: ModelFile) -> set[str]:
+    """Return what the file itself says is state: one that tapeout wrote holds batch normalisation spelled out."""
+    floats = {s.name for s in stored_tensors(file.proto.graph) if tensors.is_float(s.message)}
+    kinds = _metadata(file, VARIABLES).items()
+    return {n for n, v in kinds if isinstance(v, dict) and v.get("kind") == "state"} & floats
+
+
+def _metadata(file: ModelFile, key: str) -> dict[str, Any]:
+    """Return an entry of the file's metadata; empty where there is none, or none that can be read."""
     for entry in file.proto.metadata_props:
-        if entry.key == TRAINABLE:
+        if entry.key == key:
             try:
                 made = json.loads(entry.value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return {}
-            return {n: t is True for n, t in made.items()} if isinstance(made, dict) else {}
+            return made if isinstance(made, dict) else {}
     return {}
 
 
