@@ -295,6 +295,36 @@ CASES = {
         functional("interpolate", scale_factor=2, mode="bicubic"),
         IMAGE,
     ),
+    "lstm": Case(lambda x: nn.lstm(x, 5, name="m")[0], lambda t: _first(t.nn.LSTM(4, 5)), (6, 3, 4)),
+    "lstm two layers, two ways": Case(
+        lambda x: nn.lstm(x, 5, name="m", layers=2, bidirectional=True, batch_first=True)[0],
+        lambda t: _first(t.nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True)),
+        (3, 6, 4),
+    ),
+    "lstm states": Case(
+        lambda x, h, c: join(*nn.lstm(x, 5, name="m", bias=False, state=h, cell=c)),
+        lambda t: _joined(t, t.nn.LSTM(4, 5, bias=False)),
+        (6, 3, 4),
+        more={"h": (1, 3, 5), "c": (1, 3, 5)},
+    ),
+    "gru": Case(
+        lambda x: nn.gru(x, 5, name="m", layers=2, bidirectional=True)[0],
+        lambda t: _first(t.nn.GRU(4, 5, 2, bidirectional=True)),
+        (6, 3, 4),
+    ),
+    "gru states": Case(
+        lambda x, h: join(*nn.gru(x, 5, name="m", state=h)),
+        lambda t: _joined(t, t.nn.GRU(4, 5)),
+        (6, 3, 4),
+        more={"h": (1, 3, 5)},
+    ),
+    "rnn": Case(lambda x: nn.rnn(x, 5, name="m")[0], lambda t: _first(t.nn.RNN(4, 5)), (6, 3, 4)),
+    "rnn relu": Case(
+        lambda x, h: join(*nn.rnn(x, 5, name="m", activation="relu", bidirectional=True, state=h)),
+        lambda t: _joined(t, t.nn.RNN(4, 5, nonlinearity="relu", bidirectional=True)),
+        (6, 3, 4),
+        more={"h": (2, 3, 5)},
+    ),
     "pixel_shuffle": Case(
         lambda x: nn.pixel_shuffle(x, 2), functional("pixel_shuffle", upscale_factor=2), IMAGE
     ),
@@ -364,6 +394,32 @@ def _as_self_attention(torch: Any, module: torch.nn.Module) -> torch.nn.Module:
     module.forward = lambda x, y=None: inner(
         x, *(y if y is not None else x,) * 2, need_weights=False
     )[0]
+    return module
+
+
+def join(*parts: Sym) -> Sym:
+    """Return all elements in a row."""
+    first, *others = (p.reshape([-1]) for p in parts)
+    return first.concat(others, 0)
+
+
+def _first(module: torch.nn.Module) -> torch.nn.Module:
+    """Give the states of all times without the last ones."""
+    inner = module.forward
+    module.forward = lambda x: inner(x)[0]
+    return module
+
+
+def _joined(torch: Any, module: torch.nn.Module) -> torch.nn.Module:
+    """Take first states, and give all results in a row."""
+    inner = module.forward
+
+    def forward(x: Any, *states: Any) -> Any:
+        y, last = inner(x, states if len(states) > 1 else states[0])
+        ends = last if isinstance(last, tuple) else (last,)
+        return torch.cat([p.reshape(-1) for p in (y, *ends)])
+
+    module.forward = forward
     return module
 
 

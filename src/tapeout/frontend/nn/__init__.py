@@ -53,6 +53,7 @@ from tapeout.frontend.nn.pool import (
     max_pool2d,
     max_pool3d,
 )
+from tapeout.frontend.nn.recurrent import gru, lstm, rnn
 
 __all__ = [
     "adaptive_avg_pool",
@@ -82,6 +83,7 @@ __all__ = [
     "global_max_pool",
     "glu",
     "group_norm",
+    "gru",
     "hard_shrink",
     "hard_sigmoid",
     "hard_swish",
@@ -92,6 +94,7 @@ __all__ = [
     "linear",
     "log_sigmoid",
     "log_softmax",
+    "lstm",
     "max_pool",
     "max_pool1d",
     "max_pool2d",
@@ -104,6 +107,7 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rnn",
     "selu",
     "sigmoid",
     "silu",
