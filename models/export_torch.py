@@ -33,40 +33,61 @@ KEPT = (
     ("mlp", "dynamo", 18, "mlp"),
     ("lenet", "dynamo", 18, "lenet"),
     ("lenet", "legacy", 9, "lenet_legacy_opset9"),
+    ("resnet", "dynamo", 18, "resnet"),
+    ("mobilenet", "legacy", 14, "mobilenet"),
+    ("convnext", "dynamo", 20, "convnext"),
+    ("unet", "dynamo", 18, "unet"),
+    ("gpt", "dynamo", 23, "gpt"),
+    ("bert", "dynamo", 18, "bert"),
+    ("vit", "dynamo", 20, "vit"),
+    ("lstm", "dynamo", 18, "lstm"),
 )
 TINY = ("tiny_mlp", "tiny_lenet")
 SAMPLES = 5
 """Rows of the recorded inputs; also not the number of rows that the exporters are shown."""
 
 
-def _export_legacy(net: nn.Module, example: torch.Tensor, opset: int, path: Path) -> None:
-    """Write `net` with the exporter that traces TorchScript."""
+def _export_legacy(
+    net: nn.Module, example: dict[str, torch.Tensor], opset: int, path: Path
+) -> None:
+    """Write `net` with the exporter that traces TorchScript; batch norms stay nodes of their own."""
     torch.onnx.export(
         net,
-        (example,),
+        tuple(example.values()),
         path,
         dynamo=False,
         opset_version=opset,
-        input_names=["x"],
+        input_names=list(example),
         output_names=["logits"],
-        dynamic_axes={"x": {0: "N"}, "logits": {0: "N"}},
+        dynamic_axes={name: {0: "N"} for name in (*example, "logits")},
+        **_AS_IT_IS if _has_modes(net) else {},
     )
 
 
-def _export_dynamo(net: nn.Module, example: torch.Tensor, opset: int, path: Path) -> None:
+_AS_IT_IS = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
+
+
+def _has_modes(net: nn.Module) -> bool:
+    """Return whether there are layers that an exporter would fold into others."""
+    return any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+
+
+def _export_dynamo(
+    net: nn.Module, example: dict[str, torch.Tensor], opset: int, path: Path
+) -> None:
     """Write `net` with the exporter of torch.export, not optimised, so that parameters survive."""
     torch.onnx.export(
         net,
-        (example,),
+        tuple(example.values()),
         path,
         dynamo=True,
         optimize=False,
         external_data=False,
         verbose=False,
         opset_version=opset,
-        input_names=["x"],
+        input_names=list(example),
         output_names=["logits"],
-        dynamic_shapes={"x": {0: torch.export.Dim("N")}},
+        dynamic_shapes={name: {0: torch.export.Dim("N")} for name in example},
     )
 
 
@@ -94,7 +115,10 @@ def export(name: str, exporter: str, opset: int, path: Path) -> None:
         RuntimeError: The exporter fell back to another opset.
     """
     net = nets.build(name)
-    example = torch.zeros(2, *net.example_shape)
+    example = {
+        input_name: torch.zeros(2, *shape, dtype=dtype)
+        for input_name, (shape, dtype) in nets.inputs_of(net).items()
+    }
     write = _export_legacy if exporter == "legacy" else _export_dynamo
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.onnx"

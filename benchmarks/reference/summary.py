@@ -1,6 +1,6 @@
 """A few numbers that stand for a tensor, so that a record of many tensors stays small.
 
-The two sides compute them from tensors of their own. Entries are compared directly at 32 places;
+The two sides compute them from tensors of their own. Entries are compared directly at up to 32 places;
 a fault elsewhere shows in the norm, or in one of four sums with fixed random signs.
 """
 
@@ -17,19 +17,20 @@ SAMPLES = 32
 _SEED = 77
 
 
-def summarise(name: str, tensor: NDArray[Any]) -> dict[str, Any]:
+def summarise(name: str, tensor: NDArray[Any], samples: int = SAMPLES) -> dict[str, Any]:
     """Return the summary of a tensor.
 
     Args:
         name: Name of the parameter; it decides places and signs.
         tensor: Any shape, float.
+        samples: How many entries are looked at.
 
     Returns:
         `max_abs`, `norm` (Euclidean), `projections` (sums with random signs), `places` (flat
         indices, the largest entry among them) and the `values` there.
     """
     flat = np.asarray(tensor, np.float64).reshape(-1)
-    chosen = places(name, flat)
+    chosen = places(name, flat, samples)
     return {
         "max_abs": float(np.max(np.abs(flat))),
         "norm": float(np.sqrt(np.sum(flat * flat))),
@@ -39,9 +40,9 @@ def summarise(name: str, tensor: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def places(name: str, flat: NDArray[Any]) -> NDArray[np.int64]:
-    """Return up to 32 sorted indices into a flat tensor: random ones and the largest entry's."""
-    words = _words(name, 0, SAMPLES - 1)
+def places(name: str, flat: NDArray[Any], samples: int = SAMPLES) -> NDArray[np.int64]:
+    """Return up to `samples` sorted indices into a flat tensor: random ones and the largest entry's."""
+    words = _words(name, 0, samples - 1)
     random = (words % np.uint64(flat.size)).astype(np.int64)
     return np.unique(np.append(random, np.argmax(np.abs(flat))))
 

@@ -29,42 +29,66 @@ for folder in (ROOT, ROOT / "models"):
 import nets  # noqa: E402  (found through the path above, as is the next)
 
 from benchmarks.reference.fixed_batches import BATCH, fixed_batch  # noqa: E402
+from benchmarks.reference.settings import (  # noqa: E402
+    OPTIMIZERS,
+    SAMPLES,
+    STEPS,
+    VARIANTS,
+)
 from benchmarks.reference.summary import distance, summarise  # noqa: E402
 
 RECORDS = ROOT / "tests" / "records"
-MODELS = ("mlp", "lenet")
-STEPS = 20
-VARIANTS = 8
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"lr": 0.05, "momentum": 0.9},
-    "adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8},
-    "adamw": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
-}
 _CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+class PopulationBatchNorm(torch.nn.BatchNorm2d):
+    """Batch normalisation whose running variance follows that of the population: ONNX's rule. PyTorch's follows the sample's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the batch normalised by itself, and move the running statistics."""
+        with torch.no_grad():
+            mean = x.mean((0, 2, 3))
+            variance = x.var((0, 2, 3), unbiased=False)
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (variance - self.running_var)
+        return torch.nn.functional.batch_norm(
+            x, None, None, self.weight, self.bias, training=True, eps=self.eps
+        )
+
+
 def load_net(model: str, dtype: str) -> torch.nn.Module:
-    """Return the network of models/`model`.onnx with the weights that the file holds.
+    """Return the network of models/`model`.onnx in training mode, with the weights that the file holds.
 
     Args:
-        model: `mlp` or `lenet`.
+        model: A key of `OPTIMIZERS`.
         dtype: `float32` or `float64`.
 
     Raises:
         RuntimeError: The file's initializers are not the network's parameters.
     """
     graph = onnx.load(ROOT / "models" / f"{model}.onnx").graph
-    names = {name for name, _ in nets.NETS[model]().named_parameters()}
+    net = nets.NETS[model]().train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.__class__ = PopulationBatchNorm
+    names = {n: s for n, s in net.state_dict().items() if not n.endswith("num_batches_tracked")}
     found = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.name in names}
-    net = nets.NETS[model]()
-    net.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in found.items()})
+    missing = net.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in found.items()}, False)
+    if set(missing.missing_keys) & set(names):
+        raise RuntimeError(f"{model}.onnx lacks {missing.missing_keys}")
     return net.to(_DTYPES[dtype])
 
 
-def make_optimizer(net: torch.nn.Module, optimizer: str) -> torch.optim.Optimizer:
+def make_optimizer(net: torch.nn.Module, model: str, optimizer: str) -> torch.optim.Optimizer:
     """Return a PyTorch optimiser with the settings of `OPTIMIZERS`, one plain loop over tensors."""
-    return _CLASSES[optimizer](net.parameters(), foreach=False, **OPTIMIZERS[optimizer])
+    settings = OPTIMIZERS[model][optimizer]
+    return _CLASSES[optimizer](net.parameters(), foreach=False, **settings)
+
+
+def states(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the running statistics by name."""
+    return {n: b for n, b in net.named_buffers() if "running" in n}
 
 
 def train_losses(
@@ -73,16 +97,17 @@ def train_losses(
     """Train on `fixed_batch(model, 0)`, `fixed_batch(model, 1)`, … with mean cross-entropy.
 
     Args:
-        model: `mlp` or `lenet`.
-        optimizer: A key of `OPTIMIZERS`.
+        model: A key of `OPTIMIZERS`.
+        optimizer: One of its optimisers.
         dtype: `float32` or `float64`.
         steps: How many.
         variant: Another way to compute the same numbers, for how far rounding alone carries a run:
             the rows of each batch are rotated by it, and odd variants compute without oneDNN.
 
     Returns:
-        `losses`: one float per step, each before its update; `gradients` and `final`: parameter
-        name -> array in `dtype`, of the first step and after the last.
+        `losses`: one float per step, each before its update; `gradients` and `final`: name -> array
+        in `dtype`, of parameters at the first step, and of parameters and running statistics after
+        the last.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -97,20 +122,25 @@ def train_losses(
 
 def _train(model: str, optimizer: str, dtype: str, steps: int, variant: int) -> dict[str, Any]:
     net = load_net(model, dtype)
-    update = make_optimizer(net, optimizer)
+    update = make_optimizer(net, model, optimizer)
     losses: list[float] = []
     gradients: dict[str, NDArray[Any]] = {}
     for step in range(steps):
         batch = {k: np.roll(a, variant, axis=0) for k, a in fixed_batch(model, step).items()}
         update.zero_grad()
-        logits = net(torch.from_numpy(batch["x"]).to(_DTYPES[dtype]))
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(batch["labels"]))
+        labels = torch.from_numpy(batch.pop("labels"))
+        fed = [torch.from_numpy(np.ascontiguousarray(a)) for a in batch.values()]
+        logits = net(*(a.to(_DTYPES[dtype]) if a.is_floating_point() else a for a in fed))
+        if model == "gpt":  # the classes stand last
+            logits = logits.transpose(1, 2)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
         loss.backward()
         losses.append(float(loss.detach()))
         if step == 0:
             gradients = {k: p.grad.numpy().copy() for k, p in net.named_parameters()}
         update.step()
-    final = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    after = {**dict(net.named_parameters()), **states(net)}
+    final = {name: p.detach().numpy().copy() for name, p in after.items()}
     return {"losses": losses, "gradients": gradients, "final": final}
 
 
@@ -120,19 +150,42 @@ def parity_record(model: str, optimizer: str) -> dict[str, Any]:
     narrow = [train_losses(model, optimizer, "float32", variant=v) for v in range(VARIANTS)]
     record: dict[str, Any] = {
         "model": model,
-        "optimizer": {"name": optimizer, **OPTIMIZERS[optimizer]},
+        "optimizer": {"name": optimizer, **OPTIMIZERS[model][optimizer]},
         "batch": BATCH,
         "steps": STEPS,
         "torch": torch.__version__.partition("+")[0],
+        "samples": SAMPLES[model],
         "float64": {"losses": wide["losses"]},
         "float32": {"losses": narrow[0]["losses"]},
     }
     for part in ("gradients", "final"):
-        record["float64"][part] = {k: summarise(k, a) for k, a in wide[part].items()}
+        record["float64"][part] = {
+            k: summarise(k, a, SAMPLES[model]) for k, a in wide[part].items()
+        }
         record["float32"][f"{part}_distance"] = {
             k: [distance(run[part][k], a) for run in narrow] for k, a in wide[part].items()
         }
     return record
+
+
+def written(record: dict[str, Any]) -> str:
+    """Return a record as text; those of many tensors say less of each, and in one line."""
+    if record["samples"] == SAMPLES["mlp"]:
+        return json.dumps({k: v for k, v in record.items() if k != "samples"}, indent=1) + "\n"
+    for part in ("gradients_distance", "final_distance"):
+        found = record["float32"][part]
+        record["float32"][part] = {k: [float(f"{max(v):.3g}")] for k, v in found.items()}
+    text = json.dumps(_rounded(record))
+    return text.replace('}, "', '},\n"') + "\n"
+
+
+def _rounded(x: Any) -> Any:
+    """Return plain data with 13 digits of every float."""
+    if isinstance(x, float):
+        return float(f"{x:.13g}")
+    if isinstance(x, list):
+        return [_rounded(v) for v in x]
+    return {k: _rounded(v) for k, v in x.items()} if isinstance(x, dict) else x
 
 
 def _check(path: Path, record: dict[str, Any]) -> bool:
@@ -157,16 +210,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("models", nargs="*", help=f"which models, of {', '.join(OPTIMIZERS)}")
     options = parser.parse_args()
     good = True
-    for model in MODELS:
-        for optimizer in OPTIMIZERS:
+    for model in options.models or OPTIMIZERS:
+        for optimizer in OPTIMIZERS[model]:
             path = RECORDS / f"parity_{model}_{optimizer}.json"
             record = parity_record(model, optimizer)
             if options.check:
                 good = _check(path, record) and good
                 continue
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            path.write_text(written(record))
             losses = record["float64"]["losses"]
             print(f"{path.name}: loss {losses[0]:.6f} to {losses[-1]:.6f}")
     return 0 if good else 1

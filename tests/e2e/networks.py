@@ -11,6 +11,8 @@ import numpy as np
 
 import tapeout
 from benchmarks.reference.fixed_batches import fixed_batch
+from benchmarks.reference.settings import OPTIMIZERS as SETTINGS
+from benchmarks.reference.settings import STEPS
 from tapeout.passes.precision import widen
 
 if TYPE_CHECKING:
@@ -25,7 +27,13 @@ MODELS = ROOT / "models"
 RECORDS = ROOT / "tests" / "records"
 NETS = ("mlp", "lenet")
 OPTIMIZERS = ("sgd", "adam", "adamw")
-STEPS = 20
+LARGER = tuple(m for m in SETTINGS if m not in NETS)
+"""Models that were trained with one optimiser."""
+
+
+def optimizer_of(model: str) -> str:
+    """Return the first optimiser that a model was trained with."""
+    return next(iter(SETTINGS[model]))
 
 
 def record(model: str, optimizer: str) -> dict[str, Any]:
@@ -48,12 +56,12 @@ def make_optimizer(settings: Mapping[str, Any]) -> Optimizer:
 def batch_of(model: str, step: int, dtype: str = "float32") -> dict[str, NDArray[Any]]:
     """Return batch number `step` of the records in a dtype."""
     batch = fixed_batch(model, step)
-    return {**batch, "x": batch["x"].astype(dtype)}
+    return {k: a.astype(dtype) if a.dtype.kind == "f" else a for k, a in batch.items()}
 
 
 @dataclass
 class Run:
-    """What training left behind; `gradients` are those of the first step, before its update."""
+    """What training left behind; `gradients` are those of the first step, `final` has running statistics as well."""
 
     losses: list[float] = field(default_factory=list)
     gradients: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -64,7 +72,7 @@ def train(model: str, optimizer: str, dtype: str, steps: int = STEPS, **options:
     """Train as the records did, in native code.
 
     Args:
-        model: `mlp` or `lenet`.
+        model: Its name.
         optimizer: `sgd`, `adam` or `adamw`, with the settings of the record.
         dtype: `float32` or `float64`.
         steps: How many.
@@ -79,8 +87,14 @@ def train(model: str, optimizer: str, dtype: str, steps: int = STEPS, **options:
     run = Run()
     for step in range(steps):
         run.losses.append(trainer.step(batch_of(model, step, dtype))["loss"])
-    run.final = dict(trainer.parameters)
+    run.final = {**dict(trainer.parameters), **statistics(trainer)}
     return run
+
+
+def statistics(trainer: tapeout.Trainer) -> dict[str, NDArray[Any]]:
+    """Return the running statistics by name."""
+    names = [v.name for v in trainer.model.variables if v.kind == "state"]
+    return {n: trainer.session.read(n) for n in names if "running" in n}
 
 
 def first_gradients(model: str, dtype: str) -> tuple[float, dict[str, NDArray[Any]]]:

@@ -10,7 +10,7 @@ from tapeout.api.gradcheck import GradcheckReport
 from tapeout.ops.composite.norm import BatchNorm
 from tapeout.ops.elementwise import Relu
 from tapeout.passes.precision import widen
-from tests.e2e.networks import MODELS
+from tests.e2e.networks import LARGER, MODELS
 
 KEPT = ("mlp", "lenet", "lenet_legacy_opset9")
 MATRIX = sorted(path.stem for path in (MODELS / "matrix").glob("*.onnx"))
@@ -37,6 +37,26 @@ def test_models(model: str) -> None:
         # 32 entries and the 8 largest, which may be among them; and 4 directions.
         low, high = (size, size) if size <= 40 else (32, 40)
         assert low <= parameter.checked - 4 <= high
+
+
+STEP = {"resnet": 1}
+"""Which batch, where the first puts too many units near a corner."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LARGER)
+def test_larger_models(model: str, unchecked: None) -> None:
+    from benchmarks.reference.fixed_batches import fixed_batch
+
+    report = tapeout.gradcheck(
+        MODELS / f"{model}.onnx",
+        tapeout.losses.cross_entropy("logits"),
+        fixed_batch(model, STEP.get(model, 0), batch=2),
+        entries=12,
+        largest=4,
+        directions=2,
+    )
+    assert_right(report)
 
 
 @pytest.mark.parametrize("model", MATRIX)

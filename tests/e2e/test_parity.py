@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.reference.summary import distance, summarise
+from benchmarks.reference.summary import SAMPLES, distance, summarise
 from tests.e2e import networks
-from tests.e2e.networks import NETS, OPTIMIZERS
+from tests.e2e.networks import LARGER, NETS, OPTIMIZERS, optimizer_of
 
 F64_LOSS = 1e-9
 F64_TENSOR = 1e-7
@@ -21,10 +21,12 @@ F32_LOSS = 1e-5
 F32_GRADIENT = 1e-4
 
 
-def gaps(got: dict[str, np.ndarray], want: dict[str, dict[str, Any]]) -> dict[str, float]:
+def gaps(
+    got: dict[str, np.ndarray], want: dict[str, dict[str, Any]], samples: int = SAMPLES
+) -> dict[str, float]:
     """Return how far each tensor lies from its recorded summary, relative to its largest entry."""
     assert set(got) == set(want)
-    return {name: gap(summarise(name, got[name]), want[name]) for name in want}
+    return {name: gap(summarise(name, got[name], samples), want[name]) for name in want}
 
 
 def gap(got: dict[str, Any], want: dict[str, Any]) -> float:
@@ -69,3 +71,48 @@ def test_twenty_steps(model: str, optimizer: str) -> None:
     for name, tensor in narrow.final.items():
         ours = distance(tensor, exact.final[name])
         assert ours <= 2 * max(theirs[name]), f"{name}: ours {ours:.1e}, PyTorch's {theirs[name]}"
+
+
+@pytest.mark.parametrize("model", LARGER)
+def test_twenty_steps_of_larger_models(model: str, unchecked: None) -> None:
+    """Running statistics are among what is compared: they follow the population's variance, ONNX's rule."""
+    optimizer = optimizer_of(model)
+    reference = networks.record(model, optimizer)
+    wide = reference["float64"]
+    exact = networks.train(model, optimizer, "float64")
+    np.testing.assert_allclose(exact.losses, wide["losses"], rtol=F64_LOSS)
+    assert max(gaps(exact.final, wide["final"], reference["samples"]).values()) <= F64_TENSOR
+    assert wide["losses"][-1] <= 0.8 * wide["losses"][0]
+
+    narrow = networks.train(model, optimizer, "float32", threads=2)
+    assert networks.relative(narrow.losses[0], wide["losses"][0]) <= F32_LOSS
+    assert narrow.losses[-1] <= 0.8 * narrow.losses[0]
+    theirs = reference["float32"]["final_distance"]
+    for name, tensor in narrow.final.items():
+        ours = distance(tensor, exact.final[name])
+        assert ours <= 2 * max(theirs[name]), f"{name}: ours {ours:.1e}, PyTorch's {theirs[name]}"
+
+    few = networks.train(model, optimizer, "float32", steps=4, threads=1)
+    for threads in (3, 7):
+        same = networks.train(model, optimizer, "float32", steps=4, threads=threads)
+        assert same.losses == few.losses == narrow.losses[:4]
+        for name, tensor in few.final.items():
+            assert np.array_equal(tensor, same.final[name]), f"{name} with {threads} threads"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", LARGER)
+def test_gradients_of_larger_models(model: str, unchecked: None) -> None:
+    reference = networks.record(model, optimizer_of(model))
+    loss, exact = networks.first_gradients(model, "float64")
+    assert networks.relative(loss, reference["float64"]["losses"][0]) <= F64_LOSS
+    found = gaps(exact, reference["float64"]["gradients"], reference["samples"])
+    assert max(found.values()) <= F64_TENSOR
+    _, narrow = networks.first_gradients(model, "float32")
+    for name, gradient in narrow.items():
+        assert distance(gradient, exact[name]) <= F32_GRADIENT, name
+
+
+def test_every_model_is_compared() -> None:
+    kept = {path.stem for path in networks.MODELS.glob("*.onnx")} - {"lenet_legacy_opset9"}
+    assert kept == {*NETS, *LARGER}

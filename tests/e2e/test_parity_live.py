@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.reference.summary import distance
 from tests.e2e import networks
-from tests.e2e.networks import NETS, OPTIMIZERS
+from tests.e2e.networks import LARGER, NETS, OPTIMIZERS, optimizer_of
 
 pytestmark = pytest.mark.torch
 VARIANTS = 8
@@ -36,6 +36,16 @@ def test_every_entry(model: str, optimizer: str) -> None:
     for name, tensor in narrow.final.items():
         limit = 2 * max(distance(run[name], wide["final"][name]) for run in theirs)
         assert distance(tensor, wide["final"][name]) <= limit, name
+
+
+@pytest.mark.parametrize("model", LARGER)
+def test_every_entry_of_larger_models(model: str, unchecked: None) -> None:
+    wide = torch_run(model, optimizer_of(model), "float64")
+    exact = networks.train(model, optimizer_of(model), "float64")
+    np.testing.assert_allclose(exact.losses, wide["losses"], rtol=1e-9)
+    assert set(exact.final) == set(wide["final"])
+    for name, tensor in exact.final.items():
+        assert distance(tensor, wide["final"][name]) <= 1e-7, name
 
 
 @pytest.mark.parametrize("model", NETS)
