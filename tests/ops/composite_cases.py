@@ -12,7 +12,7 @@ from tapeout.ir.build import Builder
 from tapeout.ir.type import TensorType
 from tapeout.ops.composite.custom import Custom
 from tapeout.ops.composite.loss import SoftmaxCrossEntropy
-from tapeout.ops.composite.norm import BatchNorm, Normalize, RmsNorm
+from tapeout.ops.composite.norm import BatchNorm, BatchNormInference, Normalize, RmsNorm
 from tapeout.ops.composite.pool import MaxPool
 from tapeout.ops.composite.resample import Resample, transposed
 from tapeout.ops.composite.softmax import LogSoftmax, LogSumExp, Softmax
@@ -268,5 +268,26 @@ def custom() -> list[Case]:
         out.append(Case(op, operands, "transcendental", lambda x, y: np.tanh(x) * y, at=False))
     return out
 
+
+def given(shape: tuple[int, ...], rank: int = 1, **attributes: Any) -> list[Case]:
+    """Return rows of normalisation by given statistics."""
+    op, affine = BatchNormInference(**attributes), shape[1 : 1 + rank]
+    return [
+        Case(
+            op,
+            (
+                Operand(d, shape),
+                *(Operand(d, affine) for _ in range(3)),
+                Operand(d, affine, 0.3, 2.0),
+            ),
+            "reduction",
+            op.reference,
+            at=False,
+        )
+        for d in FLOATS
+    ]
+
+
+NORMS += [*given((2, 3, 4)), *given((3, 2), epsilon=0.1), *given((2, 3, 2), 2)]
 
 CASES = [*custom(), *resamplings(), *SOFTMAX, *LOSSES, *POOLS, *NORMS]

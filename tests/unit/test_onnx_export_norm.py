@@ -10,9 +10,9 @@ from tapeout.export.onnx.save import model
 from tapeout.frontend.onnx import load
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import DType, f32, f64
-from tapeout.ir.graph import Graph
+from tapeout.ir.graph import Graph, Kind
 from tapeout.ir.type import TensorType
-from tapeout.ops.composite.norm import Normalize
+from tapeout.ops.composite.norm import Normalize, batch_norm_inference
 from tapeout.ops.sym import Sym
 from tapeout.oracle import graph as oracle
 from tests.onnx_models import run_elsewhere
@@ -76,3 +76,27 @@ def test_the_others_are_written_out(graph: Graph) -> None:
     found = operators(model(graph))
     assert "Sqrt" in found
     assert not found & {"LayerNormalization", "InstanceNormalization"}
+
+
+def test_given_statistics_come_back_to_be_trained() -> None:
+    b = Builder("norm")
+    x = Sym(b, b.add_input("x", TensorType(f32, (2, 3, 4))))
+    rng = np.random.default_rng(0)
+    kinds: dict[str, Kind] = {"s": "parameter", "b": "parameter", "m": "state", "v": "state"}
+    tensors = []
+    for name, kind in kinds.items():
+        start = rng.uniform(0.5, 2, 3).astype(np.float32)
+        made = b.add_variable(name, TensorType(f32, (3,)), kind, initial=start)
+        tensors.append(Sym(b, made))
+    b.set_output("y", batch_norm_inference(x, *tensors, 0.01).value)
+    graph = b.graph()
+    written = model(graph, feed_parameters=False)
+    onnx.checker.check_model(written, full_check=True)
+    assert operators(written) <= {"BatchNormalization", "Identity"}
+    assert [v.name for v in written.graph.input] == ["x"]
+    feed = {"x": rng.normal(1, 2, (2, 3, 4)).astype(np.float32)}
+    want = oracle.run(graph, feed).outputs["y"]
+    close(run_elsewhere(written, feed)["y"], want, "reduction", factor=4, reason="another order")
+    again = load(written)
+    assert {v.name: v.kind for v in again.variables} == kinds
+    assert {n for n, _ in again.updates} == {"m", "v"}

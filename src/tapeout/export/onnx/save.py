@@ -41,7 +41,7 @@ def save(graph: Graph, path: str | Path, *, feed_parameters: bool = True) -> Non
     Args:
         graph: What to write.
         path: Where to.
-        feed_parameters: Whether parameters that the graph does not update are inputs too. As plain
+        feed_parameters: Whether parameters and states that the graph does not update are inputs too. As plain
             initializers, runtimes may fold them; then they cannot be fed.
 
     Raises:
@@ -103,7 +103,7 @@ def _fed(graph: Graph, feed_parameters: bool) -> dict[str, TensorType]:
     return {
         v.name: v.type
         for v in graph.variables
-        if feed_parameters or v.kind != "parameter" or v.name in updated or v.initial is None
+        if feed_parameters or v.kind == "hyper" or v.name in updated or v.initial is None
     }
 
 

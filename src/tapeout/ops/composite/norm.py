@@ -193,6 +193,52 @@ class BatchNorm(_Norm):
 
 
 @register
+class BatchNormInference(Composite):
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`: operands in the order x, scale, bias, mean, variance.
+
+    All but x are [C] for x [N, C, *], or have the sizes of more dimensions of x from the second on. It is differentiated through
+    its formula.
+    """
+
+    name = "batch_norm_inference"
+    epsilon: float = 1e-5
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        """Return the type of x."""
+        if len(types) != 5:
+            raise ShapeError(f"{self.name} takes 5 operands, got {len(types)}")
+        x, *rest = types
+        wanted = x.shape[1 : 1 + rest[0].rank]
+        if not rest[0].rank or not all(t.shape == wanted for t in rest):
+            given = ", ".join(map(str, rest))
+            raise ShapeError(f"{self.name}: scale, bias, mean and variance are {given} for x {x}")
+        if not all(t.dtype.is_float for t in types):
+            raise ShapeError(f"{self.name} takes floats, got {', '.join(map(str, types))}")
+        return (x,)
+
+    def decompose(self, *operands: Sym) -> tuple[Sym, ...]:
+        """Return x times one factor per channel, plus the bias."""
+        x, (scale, bias, mean, variance) = (
+            operands[0],
+            (_as_wide(v, operands[0]) for v in operands[1:]),
+        )
+        places, every = tuple(range(1, 1 + scale.rank)), tuple(range(x.rank))
+        factor = (variance + self.epsilon).rsqrt() * scale
+        c = _as_wide(x, x) - _on(mean, places, every, x)
+        y = c * _on(factor, places, every, x) + _on(bias, places, every, x)
+        return (y.cast(x.dtype),)
+
+    def reference(self, *arrays: Array) -> Array:
+        """Return the definition in f64."""
+        x = arrays[0].astype(np.float64)
+        shape = (1, *arrays[1].shape, *(1,) * (x.ndim - 1 - arrays[1].ndim))
+        scale, bias, mean, variance = (a.astype(np.float64).reshape(shape) for a in arrays[1:])
+        with np.errstate(all="ignore"):
+            y = (x - mean) / np.sqrt(variance + self.epsilon) * scale + bias
+        return np.asarray(y).astype(arrays[0].dtype)
+
+
+@register
 class Normalize(_Norm):
     """Statistics over `axes` of each sample: layer, group and instance norm. Gives y, the mean and the inverse deviation."""
 
@@ -219,6 +265,10 @@ class RmsNorm(_Norm):
 
 def _wide(dtype: DType) -> DType:
     return f32 if dtype.bits == 16 else dtype
+
+
+def _as_wide(v: Sym, x: Sym) -> Sym:
+    return v.cast(_wide(x.dtype))
 
 
 def _count(shape: Shape, axes: Sequence[int]) -> int:
@@ -278,13 +328,7 @@ def batch_norm_inference(
     x: Sym, scale: Sym, bias: Sym, mean: Sym, variance: Sym, eps: float = 1e-5
 ) -> Sym:
     """Return `(x - mean) / sqrt(variance + eps) * scale + bias` with statistics that are given, [C] like scale and bias."""
-    wide = _wide(x.dtype)
-    places = tuple(range(1, 1 + scale.rank))
-    every = tuple(range(x.rank))
-    factor = (variance.cast(wide) + eps).rsqrt() * scale.cast(wide)
-    centered = x.cast(wide) - _on(mean.cast(wide), places, every, x)
-    y = centered * _on(factor, places, every, x) + _on(bias.cast(wide), places, every, x)
-    return y.cast(x.dtype)
+    return x.emit(BatchNormInference(epsilon=eps), x, scale, bias, mean, variance)
 
 
 def moved(statistic: Sym, found: Sym, share: float) -> Sym:

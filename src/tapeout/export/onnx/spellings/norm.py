@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.export.onnx.table import spells_if
 from tapeout.ir.dtype import f32
-from tapeout.ops.composite.norm import Normalize
+from tapeout.ops.composite.norm import BatchNormInference, Normalize
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -45,3 +45,13 @@ def normalize(w: Writer, node: Node, x: str, scale: str, *bias: str) -> str:
     if _is_instance(node):
         return w.emit("InstanceNormalization", x, scale, *bias, epsilon=op.epsilon)
     return w.emit("LayerNormalization", x, scale, *bias, axis=op.axes[0], epsilon=op.epsilon)
+
+
+def _per_channel(node: Node, read: Container[Value]) -> bool:
+    return node.operands[1].type.rank == 1 and all(v.type.dtype == f32 for v in node.operands)
+
+
+@spells_if("batch_norm_inference", _per_channel)
+def batch_norm(w: Writer, node: Node, *operands: str) -> str:
+    assert isinstance(node.op, BatchNormInference)
+    return w.emit("BatchNormalization", *operands, epsilon=node.op.epsilon)
