@@ -111,9 +111,12 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
 @needs_torch
 def test_keyword_arguments(tmp_path: Path) -> None:
     made = tapeout.export_torch(
-        modules().Keywords(), sample(2, 4), tmp_path / "m.onnx", kwargs={"mask": sample(2, 4)}
+        modules().Keywords(),
+        sample(2, 4),
+        tmp_path / "m.onnx",
+        kwargs={"mask": sample(2, 4), "double": True},
     )
-    assert list(made.inputs) == ["x", "mask"]
+    assert made.inputs == {"x": ("N", 4), "mask": ("N", 4)}
     assert list(made.outputs) == ["output"]
 
 

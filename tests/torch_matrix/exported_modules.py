@@ -29,14 +29,14 @@ class Tangled(nn.Module):
 
 
 class Keywords(nn.Module):
-    """Takes a tensor by name only."""
+    """Takes a tensor and a choice by name only."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(4, 4)
 
-    def forward(self, x: torch.Tensor, *, mask: torch.Tensor) -> torch.Tensor:
-        return self.inner(x) * mask
+    def forward(self, x: torch.Tensor, *, mask: torch.Tensor, double: bool = False) -> torch.Tensor:
+        return self.inner(x) * mask * (2 if double else 1)
 
 
 class Twice(nn.Module):

@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,6 +134,8 @@ def export_torch(
     names.own_parameters(module)
     names.unlike_parameters()
     names.outputs(_output_names(torch_, program, output_names))
+    if opened and batch is not None:
+        names.batch(batch)
     _clean(program.model)
     _verify(module, program, made)
     scalars = [n for n, p in module.named_parameters() if n in made.parameters and not p.dim()]
@@ -340,6 +343,21 @@ class _Names:
             if value.producer() is None:  # an argument or a parameter, returned as it came
                 continue
             value.name = _unique(name, taken)
+
+    def batch(self, name: str) -> None:
+        """Give the open batch its name where the exporter has made one up."""
+        first = [v.shape[0] for v in self.graph.inputs if v.shape is not None and len(v.shape)]
+        symbols = dict.fromkeys(str(n.value) for n in first if not isinstance(n, int))
+        if len(symbols) != 1 or name in symbols:
+            return
+        symbol = re.compile(rf"\b{re.escape(next(iter(symbols)))}\b")
+        for value in self._values():
+            if value.shape is None:
+                continue
+            sizes = [n if isinstance(n, int) else str(n.value) for n in value.shape]
+            named = [symbol.sub(name, n) if isinstance(n, str) else n for n in sizes]
+            if named != sizes:
+                value.shape = type(value.shape)(named)
 
 
 def _unique(name: str, taken: set[str]) -> str:

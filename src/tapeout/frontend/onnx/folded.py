@@ -40,8 +40,8 @@ _COPY_ELEMENTS = 1 << 24
 
 def losses(session: Session) -> list[str]:
     """Return a line for each thing that a file has lost, nothing for a file that was not optimised."""
-    if any(entry.key == TRAINABLE for entry in session.file.proto.metadata_props):
-        return []  # `export_torch` has held it against the module
+    if _held(session):
+        return []
     graph = session.file.proto.graph
     made_up = _made_up(session)
     lines = [
@@ -57,6 +57,8 @@ def losses(session: Session) -> list[str]:
 
 def still_dropouts(session: Session) -> list[str]:
     """Return the nodes that were dropout, exported in evaluation form: as the identity."""
+    if _held(session):
+        return []  # of ratio 0
     return [
         n.name or n.output[0]
         for n in session.file.proto.graph.node
@@ -75,6 +77,11 @@ def softmax_outputs(session: Session) -> list[str]:
         for name in n.output
     }
     return [o.name for o in graph.output if o.name in last]
+
+
+def _held(session: Session) -> bool:
+    """Return whether `export_torch` wrote the file, which has held it against the module."""
+    return any(entry.key == TRAINABLE for entry in session.file.proto.metadata_props)
 
 
 def _made_up(session: Session) -> list[str]:
