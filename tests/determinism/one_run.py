@@ -43,6 +43,26 @@ def lenet(rows: int) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
     return graph, {**data, "labels": rng.integers(0, 10, rows)}
 
 
+def recurrent(rows: int) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
+    """Return a recurrence over twelve steps, wide enough for its products to be shared by threads."""
+    rng = np.random.Generator(np.random.Philox(key=[3, rows]))
+    hidden = 48
+    with tapeout.Builder("recurrent", seed=7) as g:
+        x = g.input("x", ("N", 12, hidden))
+        w = g.parameter("w", (hidden, hidden), tapeout.init.normal(0.1))
+        start = x[:, 0] * 0.0
+
+        def step(
+            carries: list[Any], slices: list[Any], rest: list[Any]
+        ) -> tuple[list[Any], list[Any]]:
+            return [(slices[0] + carries[0] @ rest[0]).tanh()], []
+
+        (hs,), _ = g.scan(step, [start], [x.transpose([1, 0, 2])], [w])
+        g.output("logits", tapeout.nn.linear(hs[12], 4, name="fc"))
+    data = {"x": rng.standard_normal((rows, 12, hidden)).astype(np.float32)}
+    return g.graph(), {**data, "labels": rng.integers(0, 4, rows)}
+
+
 def wide(
     made: tuple[tapeout.Graph, dict[str, np.ndarray]],
 ) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
@@ -72,8 +92,7 @@ def bits(graph: tapeout.Graph, data: dict[str, np.ndarray]) -> dict[str, Any]:
         "kernels": [
             i.kernel
             for e in trainer.session._entries
-            for i in e.program.items
-            if hasattr(i, "kernel")
+            for i in e.program.launches
         ],
     }
 
@@ -97,6 +116,7 @@ def main() -> None:
         made = {"points": points(rows)}
         if rows == 17:
             made |= {"lenet": lenet(rows), "points f64": wide(points(rows))}
+            made["recurrent"] = recurrent(rows)
         for name, (graph, data) in made.items():
             first, again = bits(graph, data), bits(graph, data)
             assert first == again, f"{name} with {rows} rows: two runs in one process differ"
