@@ -27,19 +27,26 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-def batch(graph: Graph, n: int) -> np.ndarray:
+def batch(graph: Graph, n: int) -> dict[str, np.ndarray]:
+    """Return inputs by name: normal numbers, words, or a mask."""
     rng = np.random.default_rng(n)
-    return rng.normal(size=(n, *map(int, graph.input["x"].type.shape[1:]))).astype(np.float32)
+    found = {}
+    for name, value in graph.input.items():
+        shape = (n, *map(int, value.type.shape[1:]))
+        whole = rng.integers(0, 2 if "mask" in name else 32, shape)
+        floats = value.type.dtype.is_float
+        found[name] = rng.normal(size=shape).astype(np.float32) if floats else whole
+    return found
 
 
 @pytest.mark.parametrize("path", [*MODELS, *MATRIX], ids=name_of)
 def test_as_onnxruntime(path: Path) -> None:
-    graph = load(path)
+    graph = load(path, mode="eval")
     assert list(graph.dims) == ["N"]
     for n in (1, 5):
         x = batch(graph, n)
-        got = oracle.run(graph.bind({"N": n}), {"x": x}).outputs["logits"]
-        close(got, run_elsewhere(onnx.load(path), {"x": x})["logits"], "network")
+        got = oracle.run(graph.bind({"N": n}), x).outputs["logits"]
+        close(got, run_elsewhere(onnx.load(path), x)["logits"], "network")
 
 
 @pytest.mark.parametrize("path", [*MODELS, *MATRIX], ids=name_of)
@@ -89,28 +96,31 @@ def half_square(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize("path", MODELS, ids=name_of)
 def test_written_and_read_again(path: Path) -> None:
-    graph = load(path)
-    made = model(graph)
-    again = load(made)
+    graph = load(path, mode="eval")
+    # PyTorch computes the scale of attention from a shape, which is of two numbers only when both are known.
+    made = model(graph.bind({"N": 3}) if path.stem in ("bert", "vit") else graph)
+    again = load(made, mode="as-exported")
     assert list(again.parameters) == list(graph.parameters)
     x = batch(graph, 3)
-    want = oracle.run(graph.bind({"N": 3}), {"x": x}).outputs["logits"]
-    np.testing.assert_array_equal(
-        oracle.run(again.bind({"N": 3}), {"x": x}).outputs["logits"], want
-    )
-    close(run_elsewhere(made, {"x": x})["logits"], want, "network")
+    want = oracle.run(graph.bind({"N": 3}), x).outputs["logits"]
+    got = oracle.run(again.bind({"N": 3}), x).outputs["logits"]
+    if path.stem.startswith(("mlp", "lenet")):
+        np.testing.assert_array_equal(got, want)
+    # What ONNX has no operator for is spelled by its formula, which the oracle rounds at every step.
+    close(got, want, "network")
+    close(run_elsewhere(made, x)["logits"], want, "network")
 
 
 @pytest.mark.parametrize("path", MODELS, ids=name_of)
 def test_trained_weights_go_back(path: Path, tmp_path: Path) -> None:
-    graph = load(path)
+    graph = load(path, mode="eval")
     assert isinstance(graph.origin, bytes)
     assert graph.origin == path.read_bytes()
     weights = {n: np.asarray(v.initial) * np.float32(0.5) for n, v in graph.parameters.items()}
     write_weights(graph.origin, weights, tmp_path / "trained.onnx")
     x = batch(graph, 2)
-    want = oracle.run(graph.bind({"N": 2}), {"x": x}, weights).outputs["logits"]
-    got = run_elsewhere(onnx.load(tmp_path / "trained.onnx"), {"x": x})["logits"]
+    want = oracle.run(graph.bind({"N": 2}), x, weights).outputs["logits"]
+    got = run_elsewhere(onnx.load(tmp_path / "trained.onnx"), x)["logits"]
     close(got, want, "network")
     before, after = onnx.load(path), onnx.load(tmp_path / "trained.onnx")
     for m in (before, after):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.build import Builder
 from tapeout.ir.op import Composite
+from tapeout.ir.region import bodies
 from tapeout.ops.sym import Sym
 from tapeout.support.errors import TapeoutError
 
@@ -88,13 +89,14 @@ def _ask(op: Op, types: tuple[TensorType, ...]) -> tuple[Edges, str]:
         results = tuple(Sym(b, v) for v in b.emit(op, *(o.value for o in operands)))
         if not any(r.dtype.is_float for r in results):
             return none, ""
+        if op.regions and not isinstance(op, Composite):
+            return _through_regions(op, len(types))
         if isinstance(op, Composite) and not op.has_gradient:
             inner = Builder("formula")
             parts = tuple(Sym(inner, inner.add_input(f"x{i}", t)) for i, t in enumerate(types))
             for i, made in enumerate(op.decompose(*parts)):
                 inner.set_output(f"y{i}", made.value)
-            path = _formula_path(inner, [p.value for p in parts])
-            return path, ""
+            return _formula_path(inner.graph(), [p.value for p in parts])
         cotangents = tuple(
             Sym(b, b.add_input(f"dy{i}", r.type)) if r.dtype.is_float else None
             for i, r in enumerate(results)
@@ -105,11 +107,30 @@ def _ask(op: Op, types: tuple[TensorType, ...]) -> tuple[Edges, str]:
     return tuple(c is not None for c in found), ""
 
 
-def _formula_path(b: Builder, operands: list[Value]) -> Edges:
-    graph = b.graph()
+def _through_regions(op: Op, count: int) -> tuple[Edges, str]:
+    """Return through which operands of a loop or branch a gradient flows: those whose inputs reach a float result of a body."""
+    flows = [False] * count
+    for body in bodies(op):
+        first = count - len(body.inputs)  # a branch is chosen by an operand that it does not get
+        edges, why = _formula_path(body, list(body.inputs))
+        if why:
+            return (False,) * count, why
+        for i, flows_here in enumerate(edges, first):
+            flows[i] |= flows_here
+    return tuple(flows), ""
+
+
+def _formula_path(graph: Graph, operands: list[Value]) -> tuple[Edges, str]:
+    """Return which operands a gradient reaches from the float outputs, and why an operation on the way has none."""
+    behind = set(operands)
+    for node in graph.nodes:
+        if not behind.isdisjoint(node.operands):
+            behind.update(node.results)
     reached = {v for _, v in graph.outputs if v.type.dtype.is_float}
     for node in reversed(graph.nodes):
         if any(r in reached for r in node.results):
-            edges, _ = _ask(node.op, tuple(o.type for o in node.operands))
+            edges, why = _ask(node.op, tuple(o.type for o in node.operands))
+            if why and any(r in behind for r in node.results):
+                return (False,) * len(operands), why
             reached.update(o for o, flows in zip(node.operands, edges, strict=True) if flows)
-    return tuple(o in reached for o in operands)
+    return tuple(o in reached for o in operands), ""
