@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tapeout.frontend.nn.base import expect, expect_shape, known, per_axis
 from tapeout.ir.type import Dim
+from tapeout.ops.composite.resample import repeat, resample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tapeout.ops.sym import Sym
 
-    Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    Table = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 _CUBIC = -0.75
 """The slope of the cubic kernel, PyTorch's choice."""
@@ -120,7 +121,7 @@ def upsample(
     for axis, (m, s) in enumerate(zip(sizes, scales, strict=True), 2):
         n = x.shape[axis]
         if s is not None and mode == "nearest" and s == int(s):
-            x = _repeated(x, axis, int(s))
+            x = repeat(x, {axis: int(s)})
         elif n != m or isinstance(n, Dim):
             places = _places(known(x, axis, "upsample"), m, s, mode, align_corners)
             x = _resampled(x, axis, places, mode)
@@ -147,14 +148,6 @@ def _sizes(
     return sizes, list(scales)
 
 
-def _repeated(x: Sym, axis: int, times: int) -> Sym:
-    """Return every element along an axis `times` times."""
-    shape = list(x.shape)
-    wide = [*shape[: axis + 1], times, *shape[axis + 1 :]]
-    y = x.broadcast(wide, [a for a in range(len(wide)) if a != axis + 1])
-    return y.reshape([*shape[:axis], shape[axis] * times, *shape[axis + 1 :]])
-
-
 def _places(n: int, m: int, scale: float | None, mode: str, align_corners: bool) -> Table:
     """Return where in `x` the elements of the result lie."""
     i = np.arange(m, dtype=np.float64)
@@ -168,42 +161,33 @@ def _resampled(x: Sym, axis: int, places: Table, mode: str) -> Sym:
     n = int(x.shape[axis])
     if mode == "nearest":
         at = np.minimum(np.floor(places), n - 1).astype(np.int64)
-        return x.take(x.constant(at), axis)
-    weights = (_linear if mode == "linear" else _cubic)(places, n)
-    return mixed(x, axis, weights)
+        return resample(x, axis, at[:, None], np.ones((len(at), 1)))
+    return resample(x, axis, *(_linear if mode == "linear" else _cubic)(places, n))
 
 
-def _linear(places: Table, n: int) -> Table:
+def _linear(places: Table, n: int) -> tuple[Table, Table]:
+    """Return which two elements each takes, and how much of them, [out, 2]."""
     at = np.clip(places, 0, None)
     low = np.minimum(np.floor(at).astype(np.int64), n - 1)
     share = at - low
-    table = np.zeros((len(at), n))
-    rows = np.arange(len(at))
-    np.add.at(table, (rows, low), 1 - share)
-    np.add.at(table, (rows, np.minimum(low + 1, n - 1)), share)
-    return table
+    return (
+        np.stack([low, np.minimum(low + 1, n - 1)], 1),
+        np.stack([1 - share, share], 1),
+    )
 
 
-def _cubic(places: Table, n: int) -> Table:
+def _cubic(places: Table, n: int) -> tuple[Table, Table]:
+    """Return which four elements each takes, and how much of them, [out, 4]."""
     low = np.floor(places).astype(np.int64)
     share = places - low
-    table = np.zeros((len(places), n))
+    taps, weights = [], []
     for tap in range(-1, 3):
         d = np.abs(share - tap)
         near = ((_CUBIC + 2) * d - (_CUBIC + 3)) * d * d + 1
         far = ((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC
-        at = np.clip(low + tap, 0, n - 1)
-        np.add.at(table, (np.arange(len(places)), at), np.where(d <= 1, near, far))
-    return table
-
-
-def mixed(x: Sym, axis: int, weights: Table) -> Sym:
-    """Return `weights` [out, in] applied along an axis."""
-    table = x.constant(weights.astype(x.dtype.numpy))
-    y = x.dot_general(table, contract=((axis,), (1,)))
-    order = list(range(x.rank - 1))
-    order.insert(axis, x.rank - 1)
-    return y.transpose(order)
+        taps.append(np.clip(low + tap, 0, n - 1))
+        weights.append(np.where(d <= 1, near, far))
+    return np.stack(taps, 1), np.stack(weights, 1)
 
 
 def pixel_shuffle(x: Sym, factor: int) -> Sym:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tapeout.frontend.nn.arrange import mixed
 from tapeout.frontend.nn.base import expect, expect_shape, known, per_axis
 from tapeout.ops.composite import pool as composite_pool
+from tapeout.ops.composite.resample import resample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,17 +100,17 @@ def adaptive_avg_pool(x: Sym, sizes: Ints) -> Sym:
     if all(n % m == 0 for n, m in zip(have, wanted, strict=True)):
         return avg_pool(x, [n // m for n, m in zip(have, wanted, strict=True)])
     for axis, (n, m) in enumerate(zip(have, wanted, strict=True), 2):
-        x = mixed(x, axis, _shares(n, m))
+        x = resample(x, axis, *_shares(n, m))
     return x
 
 
-def _shares(n: int, m: int) -> Table:
-    """Return how much of each of `n` elements each of `m` windows takes."""
-    table = np.zeros((m, n))
-    for i in range(m):
-        start, end = i * n // m, -(-(i + 1) * n // m)
-        table[i, start:end] = 1 / (end - start)
-    return table
+def _shares(n: int, m: int) -> tuple[Table, Table]:
+    """Return which of `n` elements each of `m` windows takes, and how much of them, [m, longest window]."""
+    start = np.arange(m) * n // m
+    size = -(-(np.arange(m) + 1) * n // m) - start
+    at = np.arange(size.max())
+    inside = at < size[:, None]
+    return np.where(inside, start[:, None] + at, 0), inside / size[:, None]
 
 
 def global_avg_pool(x: Sym) -> Sym:
