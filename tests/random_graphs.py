@@ -10,6 +10,8 @@ from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, f32, f64, i64
 from tapeout.ir.graph import Graph, Value
 from tapeout.ir.type import TensorType
+from tapeout.ops.composite.index import scatter_along, scatter_rows
+from tapeout.ops.running import CumSum, Recurrence
 from tapeout.ops.sym import Sym, constant, iota
 from tapeout.support.loc import Loc
 
@@ -268,14 +270,28 @@ def _take(m: _Maker, x: Sym) -> Sym | None:
     at = m.rng.integers(-n, n, m._shape(0, 2))
     indices = constant(m.b, at, i64)
     y = x.take(indices, axis)
-    return y if m.draw(st.booleans()) else x.scatter_add(indices, y * 2.0, axis)
+    how = m.draw(st.sampled_from(["take", "add", "set", "max", "min"]))
+    return y if how == "take" else scatter_rows(x, indices, y * 2.0, axis, how)
 
 
 def _take_along(m: _Maker, x: Sym) -> Sym | None:
     if not x.rank:
         return None
     axis = m.draw(st.integers(0, x.rank - 1))
-    return x.take_along((x > 0).cast(i64) * (x.shape[axis] - 1), axis)
+    at = (x > 0).cast(i64) * (x.shape[axis] - 1)
+    y = x.take_along(at, axis)
+    how = m.draw(st.sampled_from(["take", "add", "set", "max"]))
+    return y if how == "take" else scatter_along(x, at, y * 0.5, axis, how)
+
+
+def _running(m: _Maker, x: Sym) -> Sym | None:
+    if not x.rank:
+        return None
+    axis, turned = m.draw(st.integers(0, x.rank - 1)), m.draw(st.booleans())
+    if m.draw(st.booleans()):
+        exclusive = m.draw(st.booleans())
+        return x.emit(CumSum(axis=axis, exclusive=exclusive, reverse=turned), x)
+    return x.emit(Recurrence(axis=axis, reverse=turned), x.tanh(), x)
 
 
 def _iota(m: _Maker, x: Sym) -> Sym | None:
@@ -294,5 +310,5 @@ def _any(m: _Maker, x: Sym) -> Sym:
 _STEPS = [
     _unary, _unary, _binary, _binary, _scaled, _masked, _casts, _transpose, _reshape, _split, _broadcast, _slice, _pad, _reverse,
     _concat, _reduce, _reduce, _arg, _softmax, _softmax, _matmul, _batched, _conv, _conv_weight, _windows, _take, _take_along, _iota,
-    _any,
+    _any, _running,
 ]  # fmt: skip

@@ -4,6 +4,7 @@
 inside its buffer. `run_program` puts the lowered program through the program oracle. `run_natively` compiles it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ from tapeout.schedule.model import Home
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
+
+
+_JOIN = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
 def run_works(
@@ -156,14 +160,20 @@ class _Run:
 
     def _scatter(self, kernel: ScatterKernel) -> None:
         axes = _Axes((*kernel.axes, *kernel.points))
-        value = axes.full(self._value(kernel.value, axes))
         buffer = self.buffers[kernel.target]
         flat = axes.zero
         for i, s in zip(kernel.index, buffer.strides, strict=True):
             at = axes.index(i) if isinstance(i, Affine) else self._value(i, axes)
             flat = flat + at * s
         target = self.memory[kernel.target]
-        np.add.at(target, np.broadcast_to(flat, value.shape).ravel(), value.ravel())
+        count = math.prod(a.extent for a in kernel.points)
+        value = axes.full(self._value(kernel.value, axes))
+        places = np.broadcast_to(flat, value.shape).reshape(-1, count)
+        for point in range(count):
+            # A value may read what an earlier point has written.
+            value = axes.full(self._value(kernel.value, axes)) if kernel.combine == "set" else value
+            new, at = value.reshape(-1, count)[:, point], places[:, point]
+            target[at] = new if kernel.combine == "set" else _JOIN[kernel.combine](target[at], new)
 
     def _value(self, root: Expr, axes: "_Axes") -> Array:
         made: dict[int, Array] = {}
