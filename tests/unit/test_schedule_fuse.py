@@ -256,19 +256,11 @@ def test_few_channels_stay_as_they_are() -> None:
     assert all(h.order == tuple(range(h.type.rank)) for h in homes.values())
 
 
-def test_forward_and_weight_gradient_share_the_padded_copy() -> None:
+def test_no_padded_copy_of_an_activation_lives_on() -> None:
     plan = _conv(8, 1, 1).plan()
-    pads = [w for w in plan.works if w.label.startswith("pad")]
-    (copy,) = [h for w in pads for h in w.homes if ".pad" in h.name and h.type.shape[2] == 10]
-    readers = [w for w in plan.works if copy.name in w.reads]
-    assert len(readers) == 2 and all(isinstance(w.kernel, ContractionKernel) for w in readers)
-
-
-def test_padded_operands_are_plain_loads() -> None:
-    plan = _conv(8, 1, 1).plan()
-    for w in plan.works:
-        if isinstance(w.kernel, ContractionKernel):
-            assert not w.kernel.a.where and not w.kernel.b.where
+    assert not any(w.label.startswith("pad") for w in plan.works)
+    guarded = [w for w in plan.works if isinstance(w.kernel, ContractionKernel) and w.kernel.a.where]
+    assert len(guarded) >= 2
 
 
 @pytest.mark.parametrize("stride", [2, 3])

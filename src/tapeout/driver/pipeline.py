@@ -12,6 +12,7 @@ from tapeout.passes.dce import Dce
 from tapeout.passes.decompose import Decompose
 from tapeout.passes.fold import Fold
 from tapeout.passes.loops import Loops
+from tapeout.passes.recompute import Recompute
 from tapeout.passes.simplify import Simplify
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ OPTIMIZE: tuple[Pass, ...] = (
     Cse(),  # after Simplify, which makes equal what was written differently
     Simplify(),  # what shared operands made visible
     Dce(),  # the rules above leave their inputs behind
-    Loops(),  # last: what nothing reads any more needs no place in a loop
+    Loops(),  # after Dce: what nothing reads any more needs no place in a loop
+    Recompute(),  # last: nothing may merge again what is computed twice on purpose
 )
 
 

@@ -9,10 +9,11 @@ from tapeout.passes.decompose import Decompose
 from tapeout.passes.fold import Fold
 from tapeout.passes.loops import Loops
 from tapeout.passes.recognize import Recognize
+from tapeout.passes.recompute import Recompute
 from tapeout.passes.simplify import Simplify
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Recognize, Decompose, Fold, Simplify, Cse, Dce, Loops)
+    p.name: p for p in (Recognize, Decompose, Fold, Simplify, Cse, Dce, Loops, Recompute)
 }
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "Loops",
     "Pass",
     "Recognize",
+    "Recompute",
     "Simplify",
 ]

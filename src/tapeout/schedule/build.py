@@ -21,7 +21,7 @@ from tapeout.schedule.sweep import merge_sweeps
 from tapeout.schedule.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tapeout.ir.graph import Graph
     from tapeout.ir.op import Array
@@ -50,14 +50,22 @@ class Plan:
     regions: tuple[Region, ...]
 
 
-def plan_works(graph: Graph, layout: Layout) -> Plan:
-    """Return the kernels of a graph in their final order, updates merged, results over dying operands."""
+def plan_works(
+    graph: Graph, layout: Layout, scratch: Callable[[AnyWork], int] = lambda _: 0
+) -> Plan:
+    """Return the kernels of a graph in their final order, updates merged, results over dying operands.
+
+    Args:
+        graph: Of primitives.
+        layout: Where its variables live.
+        scratch: Says how many bytes a kernel needs while it runs.
+    """
     fused = fuse(graph)
     works, regions = merge_sweeps(fused.works, layout, {h.name: None for h in fused.checks})
     regions += gradient_region(fused.outputs, layout, regions)
     homes = {h.name: h for h in fused.sources} | {h.name: h for w in works for h in w.homes}
     lasting = {h.name: h for h in (*fused.outputs.values(), *fused.checks)}
-    works = order(works, homes | lasting, dict.fromkeys(lasting))
+    works = order(works, homes | lasting, dict.fromkeys(lasting), scratch)
     parts = {name: None for r in regions for name, _ in r.parts}
     fixed = {**dict.fromkeys(lasting), **parts, **fixed_homes(works)}
     return Plan(fused, reuse(works, fixed), regions)
@@ -76,9 +84,9 @@ def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool =
         CompileError: An operation cannot be scheduled.
         VerifyError: The finished program breaks a rule of its representation (a fault of this package).
     """
-    plan = plan_works(graph, layout)
-    fused = plan.fused
     items = _Items(target)
+    plan = plan_works(graph, layout, items.scratch)
+    fused = plan.fused
     for work in plan.works:
         if not work.late:
             items.add(work, len(graph.checks) if check_nans else None)
@@ -205,13 +213,22 @@ class _Items:
             flag = found.homes[-1]
             self.append(Check(flag.name, code + self.nan_checks, message), [flag])
 
-    def launch(self, work: Work) -> None:
-        """Lower a kernel and append its launches."""
+    def scratch(self, work: AnyWork) -> int:
+        """Return how many bytes a kernel needs while it runs."""
+        if isinstance(work, Nest):
+            return 0
+        return sum(s.size * s.dtype.bytes for s in self._lower(work).scratch)
+
+    def _lower(self, work: Work) -> Lowered:
         # Layers of equal shape give equal kernels: each is lowered once.
         key = kernel_form(work.kernel)
         if key not in self.lowered:
             self.lowered[key] = lower(work.kernel, self.target)
-        lowered = self.lowered[key]
+        return self.lowered[key]
+
+    def launch(self, work: Work) -> None:
+        """Lower a kernel and append its launches."""
+        lowered = self._lower(work)
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         for scratch in lowered.scratch:
             name = f"{self.prefix}%scratch{len(self.items)}.{scratch.name}"

@@ -14,6 +14,7 @@ from tapeout.ir.op import Contraction, Reduction, Scatter
 from tapeout.schedule.fit import Fit, Fitter, LeafRead, matched, reads_fit
 from tapeout.schedule.links import Links
 from tapeout.schedule.model import Group
+from tapeout.support.loc import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,13 +82,22 @@ class Groups:
         if isinstance(node.op, Scatter) or self.fitter.kind(node) in ("contraction", "region"):
             return
         makers = self._makers(leaves)
-        yield from makers
+        yield from (g for g in makers if self._same_time(node, self.groups[g]))
         points = self.fitter.points(node)
         fellows: dict[int, None] = {}
         for r in leaves:
             if isinstance(node.op, Reduction) or r.value.type.size == points:
                 fellows.update(self.readers.get(r.value, {}))
-        yield from (g for g in fellows if g not in makers and self.groups[g].kind == "loop")
+        for g in fellows:
+            group = self.groups[g]
+            # Beside a fellow, what is computed anew would have to wait for it, or be kept for its own reader.
+            again = AGAIN in (node.loc.role, group.anchor.loc.role)
+            if g not in makers and group.kind == "loop" and not again:
+                yield g
+
+    def _same_time(self, node: Node, g: Group) -> bool:
+        """Whether a node may run with a group: what is computed anew must not be computed with what it was computed with first."""
+        return node.loc.role != AGAIN or g.anchor.loc.role == AGAIN
 
     def _makers(self, leaves: Sequence[LeafRead]) -> list[int]:
         makers = {self.maker[r.value]: None for r in leaves if r.value in self.maker}
@@ -140,6 +150,10 @@ class Groups:
         a, b = self.groups[source], self.groups[target]
         axes = self._renamed(a, b, node)
         if axes is None or a.late != b.late or not self._may_merge(source, target):
+            return False
+        if not all(self._same_time(n, b) for n in a.members):
+            return False
+        if not all(self._same_time(n, a) for n in b.members):
             return False
         bind = {x: Affine.of(y) for x, y in axes.items()}
         moved = {n: tuple(i.substitute(bind) for i in f) for n, f in a.members.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from tapeout.kernel.program import Buffer, numbered
 from tapeout.schedule.layout import align
 from tapeout.schedule.lives import lives_of
+from tapeout.schedule.packing import improved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from tapeout.schedule.model import Home, Region
     from tapeout.schedule.nest import View
 
+LARGE = 50
+"""A block is large if so many of it fill what is alive at once."""
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -44,17 +48,40 @@ def plan(demands: Sequence[Demand], start: int = 0) -> tuple[dict[str, int], int
     """Return the offset of each block and the end of the last one.
 
     Blocks are placed from the largest to the smallest, each into the tightest gap between those already placed that are alive
-    with it.
+    with it. Where that loses bytes between large blocks, a fixed number of other orders are tried (`schedule/packing.py`).
 
     Args:
         demands: The blocks.
         start: Where the memory begins; a multiple of 64.
     """
+    order = sorted(demands, key=lambda d: (-d.bytes, d.first, d.name))
+    offsets, end = _placed(order, start)
+    least = _alive_at_once(demands)
+    if end - start > least:
+        large = [d for d in order if LARGE * d.bytes >= least]
+        blocks = [(align(d.bytes), d.first, d.last) for d in large]
+        better = [large[n] for n in improved(blocks)]
+        other = _placed([*better, *order[len(large) :]], start)
+        offsets, end = min((offsets, end), other, key=lambda found: found[1])
+    return {d.name: offsets[d.name] for d in demands}, end
+
+
+def _alive_at_once(demands: Sequence[Demand]) -> int:
+    """Return the most bytes needed at one time."""
+    steps: dict[int, int] = {}
+    for d in demands:
+        steps[d.first] = steps.get(d.first, 0) + align(d.bytes)
+        steps[d.last + 1] = steps.get(d.last + 1, 0) - align(d.bytes)
+    return max(accumulate(steps[n] for n in sorted(steps)), default=0)
+
+
+def _placed(demands: Sequence[Demand], start: int) -> tuple[dict[str, int], int]:
+    """Return the offsets of blocks placed in the order given, and the end of the last one."""
     offsets: dict[str, int] = {}
     end = start
     # One row per placed block: first item, last item, start, stop. Thousands of blocks are compared with each, in numpy.
     placed = np.zeros((4, len(demands)), np.int64)
-    for count, d in enumerate(sorted(demands, key=lambda d: (-d.bytes, d.first, d.name))):
+    for count, d in enumerate(demands):
         first, last, starts, stops = placed[:, :count]
         together = (first <= d.last) & (last >= d.first)
         order = np.argsort(starts[together], kind="stable")
@@ -63,7 +90,7 @@ def plan(demands: Sequence[Demand], start: int = 0) -> tuple[dict[str, int], int
         placed[:, count] = d.first, d.last, at, at + size
         offsets[d.name] = at
         end = max(end, at + size)
-    return {d.name: offsets[d.name] for d in demands}, end
+    return offsets, end
 
 
 def _tightest(starts: Ints, stops: Ints, size: int, low: int) -> int:

@@ -1,4 +1,4 @@
-"""Chooses the order of dimensions in memory of values around convolutions: channels fastest.
+"""Chooses the order of dimensions in memory of values around convolutions: channels fastest, or the batch where channels are few.
 
 A convolution is recognised by its index maps: an operand is read at sums of an axis of the result (or of the other operand) and an axis
 of the kernel. Its three tensors are then the windowed one, the one that shares the sliding axes with it, and the weights, which
@@ -8,6 +8,7 @@ memory; what follows from or leads to such a value element by element, or by poo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from tapeout.ir.affine import Affine, Axis
 from tapeout.ir.op import Contraction, Pointwise, Reduction
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from tapeout.ir.graph import Node, Value
     from tapeout.schedule.facts import Access, FactTable
@@ -26,8 +27,42 @@ FEWEST_CHANNELS = 8
 """Below this many channels, vectors along them would be mostly empty."""
 
 
-Roles = tuple[tuple["Value", int], tuple["Value", int]]
-"""The windowed tensor of a convolution and the one that its windows slide over, each with its dimension of channels."""
+FEW_CHANNELS = 32
+"""Up to so many channels, the batch fills vectors better than they do, and needs no copy with a border."""
+
+BATCH_BYTES = 64
+"""A batch is a multiple of so many bytes of one element each if it may be the fastest dimension."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A tensor of a convolution.
+
+    Attributes:
+        value: The tensor.
+        channel: Its dimension of channels.
+        batch: Its dimension that the windows do not slide over, None if there is no such one.
+    """
+
+    value: Value
+    channel: int
+    batch: int | None
+
+    @property
+    def channels_last(self) -> tuple[int, ...]:
+        """The order with the channels fastest."""
+        return _last(self.channel, self.value.type.rank)
+
+    @property
+    def batch_last(self) -> tuple[int, ...]:
+        """The order with the channels slowest and the batch fastest."""
+        batch = 0 if self.batch is None else self.batch
+        rest = (d for d in range(self.value.type.rank) if d not in (self.channel, batch))
+        return (self.channel, *rest, batch)
+
+
+Roles = tuple[Role, Role]
+"""The windowed tensor of a convolution and the one that its windows slide over."""
 
 
 def choose_orders(
@@ -42,12 +77,36 @@ def choose_orders(
         fixed: Values that stay row-major: sources and outputs.
     """
     chooser = _Chooser(facts, uses, fixed)
-    for node in nodes:
-        roles = convolution(node, facts) if isinstance(node.op, Contraction) else None
-        for value, channel in () if roles is None else roles:
-            if value.type.shape[channel] >= FEWEST_CHANNELS:
-                chooser.spread(value, _last(channel, value.type.rank))
+    contractions = [n for n in nodes if isinstance(n.op, Contraction)]
+    found = {n: r for n in contractions if (r := convolution(n, facts)) is not None}
+    batch_last = _prefers_batch(found, facts)
+    for roles in found.values():
+        for role in roles:
+            if batch_last:
+                chooser.spread(role.value, role.batch_last)
+            elif role.value.type.shape[role.channel] >= FEWEST_CHANNELS:
+                chooser.spread(role.value, role.channels_last)
     return {v: o for v, o in chooser.orders.items() if o != tuple(range(len(o)))}
+
+
+def _prefers_batch(found: Mapping[Node, Roles], facts: FactTable) -> bool:
+    """Whether most of the work is in convolutions of few channels, and every batch fills vectors.
+
+    One order for all: values that change theirs would be copied.
+    """
+    few = total = 0
+    for node, roles in found.items():
+        if any(r.batch is None or r.value.type.shape[r.batch] % _lanes(r) for r in roles):
+            return False
+        axes = (*facts[node].axes, *facts[node].reduced)
+        work = prod(a.extent for a in axes)
+        total += work
+        few += work if all(r.value.type.shape[r.channel] <= FEW_CHANNELS for r in roles) else 0
+    return 2 * few > total
+
+
+def _lanes(role: Role) -> int:
+    return max(1, BATCH_BYTES // role.value.type.dtype.bytes)
 
 
 def convolution(node: Node, facts: FactTable) -> Roles | None:
@@ -81,12 +140,15 @@ def _roles(
     slid, kernel = _axes(sliding), _axes(weights)
     windows: list[Axis] = []
     channels: list[int] = []
+    batches: list[tuple[int, Affine]] = []
     for d, entry in enumerate(_entries(access)):
         own = [a for a in entry.axes if a in slid and a not in kernel]
         if own and any(a in kernel and a not in slid for a in entry.axes):
             windows += own
         elif not own:
             channels.append(d)
+        else:
+            batches.append((d, entry))
     shared = [
         d
         for d, e in enumerate(sliding)
@@ -94,7 +156,10 @@ def _roles(
     ]
     if not windows or len(channels) != 1 or len(shared) != 1:
         return None
-    roles = (first, channels[0]), (second, shared[0])
+    batch = other = None
+    if len(batches) == 1 and batches[0][1] in sliding:
+        batch, other = batches[0][0], list(sliding).index(batches[0][1])
+    roles = Role(first, channels[0], batch), Role(second, shared[0], other)
     return prod(a.extent for a in windows), roles
 
 

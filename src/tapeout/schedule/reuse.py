@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from tapeout.kernel.compute import ContractionKernel, LoopKernel, Store
@@ -22,17 +23,17 @@ def reuse(works: Sequence[AnyWork], fixed: Container[str]) -> tuple[AnyWork, ...
     """Return the kernels with results written over dying operands.
 
     A result takes the place of an operand of the same type and layout when the kernel is the last that touches the operand and
-    reads it only at the element that it then writes.
+    reads it only at the element that it then writes. Several kernels in a row may do so together, each for its own elements.
 
     Args:
         works: In the order in which they run.
         fixed: Homes that stay where they are: outputs, checks, parts of regions, and what loops and branches touch.
     """
     last = {name: i for i, work in enumerate(works) for name in work.touches}
-    writers: dict[str, int] = {}
-    for work in works:
+    writers: dict[str, list[int]] = {}
+    for i, work in enumerate(works):
         for name in work.writes:
-            writers[name] = writers.get(name, 0) + 1
+            writers.setdefault(name, []).append(i)
     became: dict[str, Home] = {}
     out: list[AnyWork] = []
     for i, work in enumerate(works):
@@ -43,18 +44,24 @@ def reuse(works: Sequence[AnyWork], fixed: Container[str]) -> tuple[AnyWork, ...
         for home in work.homes:
             if home.name in fixed or home.name not in work.writes or home.name in work.reads:
                 continue
-            if home.space != "activation" or writers[home.name] != 1:
+            if home.space != "activation" or writers[home.name][0] != i:
+                continue
+            parts = [works[n] for n in writers[home.name]]
+            end = writers[home.name][-1]
+            if not _in_parts(home.name, parts, works[i : end + 1]):
                 continue
             dying = [
                 h
-                for h in work.homes
+                for h in _common(parts)
                 if h.space == "activation"
-                and (last[h.name], h.type, h.order) == (i, home.type, home.order)
+                and (last[h.name], h.type, h.order) == (end, home.type, home.order)
                 and h.name not in fixed
                 and h.name not in taken
                 and h.name not in work.writes
             ]
-            operand = next((h for h in dying if _same_place(work, h.name, home.name)), None)
+            operand = next(
+                (h for h in dying if all(same_place(p, h.name, home.name) for p in parts)), None
+            )
             if operand is not None:
                 taken[operand.name] = None
                 became[home.name] = became.get(operand.name, operand)
@@ -76,6 +83,8 @@ def _same_place(work: Work, operand: str, result: str) -> bool:
     """Whether a kernel reads an operand only at the element that it writes to a result, and not after it wrote."""
     kernel = work.kernel
     names = {h.name: b.name for h, b in zip(work.homes, kernel.buffers, strict=True)}
+    if operand not in names or result not in names:
+        return False
     if isinstance(kernel, LoopKernel):
         # In a map all values of a point are made before the first is written.
         together = all(isinstance(s, Store) and not s.axes for s in kernel.stages)
@@ -102,3 +111,38 @@ def _same_in(stages: Sequence[Stage], operand: str, result: str, *, together: bo
 
 def _reads_at(e: Load, store: Store) -> bool:
     return not e.where and e.index == store.index
+
+
+def same_place(work: AnyWork, operand: str, result: str) -> bool:
+    """Return whether a kernel reads an operand only at the element that it writes to a result, and not after it wrote."""
+    return not isinstance(work, Nest) and _same_place(work, operand, result)
+
+
+def _in_parts(name: str, parts: Sequence[AnyWork], span: Sequence[AnyWork]) -> bool:
+    """Whether each of several kernels in a row writes elements of a result that no other writes or reads."""
+    if len(parts) == 1:
+        return True
+    if len(parts) != len(span) or any(isinstance(p, Nest) or name in p.reads for p in parts):
+        return False
+    stores = [s for p in parts if not isinstance(p, Nest) for s in _stores(p, name)]
+    return all(_apart(a, b) for a, b in combinations(stores, 2))
+
+
+def _stores(work: Work, name: str) -> list[Store]:
+    names = {b.name for h, b in zip(work.homes, work.kernel.buffers, strict=True) if h.name == name}
+    stages = work.kernel.stages if isinstance(work.kernel, LoopKernel | ContractionKernel) else ()
+    return [s for s in stages if isinstance(s, Store) and s.buffer in names]
+
+
+def _apart(a: Store, b: Store) -> bool:
+    """Whether two stores differ in the rest of an index by a step, as the parities of a strided gradient do."""
+    for x, y in zip(a.index, b.index, strict=True):
+        steps = {c for _, c in (*x.terms, *y.terms)}
+        if len(steps) == 1 and (x.const - y.const) % steps.pop():
+            return True
+    return False
+
+
+def _common(parts: Sequence[AnyWork]) -> list[Home]:
+    """Return the homes that all of several kernels touch, in the order of the first."""
+    return [h for h in parts[0].homes if all(h in p.homes for p in parts)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+AGAIN = "again"
+"""The role of a node that computes anew, for the backward pass, what the forward pass computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loc:
@@ -12,7 +15,8 @@ class Loc:
     Attributes:
         file: The model file or Python source, empty when unknown.
         name: The ONNX node (with its scope), or `function:line` of the user's code.
-        role: `forward`, `backward` (a derivative of the node named), `loss`, `update` or `check`.
+        role: `forward`, `backward` (a derivative of the node named), `again` (computed anew for the backward pass), `loss`, `update`
+            or `check`.
     """
 
     file: str = ""

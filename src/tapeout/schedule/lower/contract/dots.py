@@ -12,9 +12,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
-from tapeout.kernel.compute import Numerics
+from tapeout.kernel.compute import Load, Numerics
 from tapeout.schedule.lower.contract.prepare import TRANSPOSE, Step, as_load, halo, is_plain
-from tapeout.schedule.lower.contract.product import Product, merge
+from tapeout.schedule.lower.contract.product import ROLES, Product, merge
+from tapeout.schedule.lower.contract.task import bounds_of, may_limit
 from tapeout.schedule.lower.contract.tiles import LATENCY, LOADS, Rows, divide
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Bind = dict[Axis, Affine]
 
-_FAR = 12.0
+_FAR = 32.0
 """Bytes per cycle of lines that the first-level cache does not hold from one tile to the next."""
 _END = 14.0
 """Estimated cycles to add up one accumulator's lanes and store the result."""
@@ -81,6 +82,7 @@ def _along(product: Product, axis: Axis, prefix: str) -> tuple[Product, list[Ste
     steps: list[Step] = []
     p, cycles = product, 0.0
     for side in ("a", "b"):
+        p = _without_border(p, axis, side)
         operand = p.a if side == "a" else p.b
         if is_plain(operand, p.accumulate):
             at = p.place(as_load(operand))
@@ -94,8 +96,30 @@ def _along(product: Product, axis: Axis, prefix: str) -> tuple[Product, list[Ste
         a, b = (step.read, p.b) if side == "a" else (p.a, step.read)
         buffers = (*p.buffers, replace(step.buffer, access="r"))
         p = replace(p, buffers=buffers, a=a, b=b)
-    p = merge(replace(p, k=(*(a for a in p.k if a != axis), axis)))
-    return p, steps, cycles
+    p = replace(p, k=(*(a for a in p.k if a != axis), axis))
+    # Tiles run along axes that no limit speaks of, which are last.
+    return merge(p, ("batch", "k") if p.exact else ROLES), steps, cycles
+
+
+def _without_border(p: Product, axis: Axis, side: str) -> Product:
+    """Leave the border of an operand out by the bounds of loops, if it is the same for whole tiles; `axis` lies across lanes."""
+    operand = p.a if side == "a" else p.b
+    if not isinstance(operand, Load) or not operand.where or operand.other != 0:
+        return p
+    plain = replace(operand, where=())
+    if not is_plain(plain, p.accumulate) or p.place(plain).coefficient(axis) != 1:
+        return p
+    bound = {a for g in operand.where for a in g.index.axes}
+    rows, cols = (tuple(sorted(axes, key=lambda a: a not in bound)) for axes in (p.rows, p.cols))
+    for g in operand.where:
+        steps = [a for a in g.index.axes if a in p.k]
+        if len(steps) != 1 or not may_limit(g, steps[0]):
+            return p
+    if axis in bound or rows[-1] in bound or cols[-1] in bound:
+        return p
+    a, b = (plain, p.b) if side == "a" else (p.a, plain)
+    limits = (*p.limits, *operand.where)
+    return replace(p, a=a, b=b, rows=rows, cols=cols, limits=limits, exact=True)
 
 
 def _best_tiles(p: Product, steps: list[Step], copies: float, target: Target) -> Dots:
@@ -187,8 +211,11 @@ class _DotLowering:
         with self.w.loop(rows.size * cols.size, "unroll") as n:
             self.w.store(sums, self.w.index(n), zero)
         whole, rest = divmod(self.across.extent, lanes)
-        with open_loops(self.w, self.p.k[:-1]) as inner:
-            here = {**bind, **inner}
+        with ExitStack() as stack:
+            here = dict(bind)
+            for k in self.p.k[:-1]:
+                start, stop = bounds_of(self.w, self.p, k, here)
+                here[k] = stack.enter_context(self.w.loop(k.extent, start=start, stop=stop))
             with self.w.loop(whole) as i:
                 self._step({**here, self.across: i * lanes}, rows, cols, sums, None)
             if rest:

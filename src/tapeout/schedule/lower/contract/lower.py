@@ -31,6 +31,7 @@ from tapeout.schedule.lower.contract.product import (
     oriented,
     sort_roles,
 )
+from tapeout.schedule.lower.contract.task import may_limit
 from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
 from tapeout.schedule.lower.cost import touched
 from tapeout.schedule.lower.exprs import loads
@@ -40,13 +41,14 @@ from tapeout.schedule.lower.normal import offset_of
 if TYPE_CHECKING:
     from tapeout.kernel.target import Target
 
-_COPY, _EVALUATE, _SCATTER = 0.3, 1.5, 1.5
+_COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 1.5
 """Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
 
 _DIRECT_STEPS = 512
 _FEWEST_COLUMNS = 48
 """From so many columns on, a copy of the rows is read often enough to pay."""
 _FAR_APART = 256
+_ABOUT_EQUAL = 1.1
 _MOST_CROSSING, _MOST_TILES = 64, 4
 _SPARING, _MOST_POINTS = 0.75, 1 << 20
 
@@ -96,7 +98,11 @@ def plan_contraction(kernel: ContractionKernel, target: Target, prefix: str) -> 
     plans = [_Planner(p, target, prefix).plan() for p in both]
     dots = plan_dots(both[0], target, prefix)
     best = min(plans, key=lambda p: p.cycles)
-    return best if dots is None or best.cycles <= dots.cycles else dots
+    if dots is None:
+        return best
+    # Estimates are not that exact: of two that are about equal, the one that needs no scratch.
+    slack = _ABOUT_EQUAL if best.steps and not dots.steps else 1.0
+    return best if best.cycles * slack <= dots.cycles else dots
 
 
 class _Planner:
@@ -166,6 +172,8 @@ class _Planner:
         p, column = self.product, self.product.cols[-1]
         at = offset_of(p.b, p.by_name) if isinstance(p.b, Load) else Affine()
         if not at.is_linear or at.coefficient(column) != 1:
+            if not is_plain(p.b, p.accumulate) and self._limit("b", p.b):
+                p = self.product
             along = halo(p, p.b, self._name(), last=column)
             if along is not None:
                 self._copy("b", p.b, along, TRANSPOSE)
@@ -209,9 +217,9 @@ class _Planner:
         varying = (p.rows[-1], p.cols[-1])
         for g in operand.where:
             steps = [a for a in g.index.axes if a in p.k]
-            if not g.index.is_linear or any(a in varying for a in g.index.axes):
+            if any(a in varying for a in g.index.axes):
                 return False
-            if len(steps) != 1 or abs(g.index.coefficient(steps[0])) != 1:
+            if len(steps) != 1 or not may_limit(g, steps[0]):
                 return False
         a, b = (plain, p.b) if side == "a" else (p.a, plain)
         limits = (*p.limits, *operand.where)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tapeout.schedule.lower.contract.product import Product
 
 
-TRANSPOSE = 0.8
+TRANSPOSE = 1.2
 """Estimated cycles per element of copying across the order of memory."""
 
 
@@ -85,7 +85,8 @@ def halo(
     used = axes_of([operand])
     products = prod(a.extent for a in axes if a in used)
     moving = [i for i in index if not i.is_constant]
-    extents = [i.range[1] - i.range[0] + 1 for i in moving]
+    ranges = {i: _read(product, i) for i in moving}
+    extents = [hi - lo + 1 for lo, hi in ranges.values()]
     if reuse * prod(extents) > products:
         return None
     order = _memory_order(product, found, moving)
@@ -95,41 +96,51 @@ def halo(
             return None
         order = [*(n for n in order if n != fast[0]), fast[0]]
     if panel:
-        return _halo_in_panels(product, operand, name, [moving[n] for n in order], panel)
+        ordered = {moving[n]: ranges[moving[n]] for n in order}
+        return _halo_in_panels(product, operand, name, ordered, panel)
     strides = [prod(extents[m] for m in order[order.index(n) + 1 :]) for n in range(len(moving))]
     buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents)]
-    at = {i: Affine.of(x) + i.range[0] for i, x in zip(moving, own, strict=True)}
+    at = {i: Affine.of(x) + lo for (i, (lo, _)), x in zip(ranges.items(), own, strict=True)}
     kernel = _halo_kernel(product, operand, buffer, own, [Affine.of(x) for x in own], at)
-    read = ExprBuilder().load(buffer, [i - i.range[0] for i in moving])
+    read = ExprBuilder().load(buffer, [i - lo for i, (lo, _) in ranges.items()])
     return Step(buffer, (kernel,), read)
 
 
+def _read(product: Product, index: Affine) -> tuple[int, int]:
+    """Return the least and the greatest place that an index of an operand is read at."""
+    lo, hi = index.range
+    for g in product.limits if product.exact else ():
+        if g.index == index:
+            lo, hi = max(lo, g.lo), min(hi, g.hi - 1)
+    return lo, hi
+
+
 def _halo_in_panels(
-    product: Product, operand: Expr, name: str, moving: Sequence[Affine], size: int
+    product: Product, operand: Expr, name: str, moving: dict[Affine, tuple[int, int]], size: int
 ) -> Step:
     """Return the copy of an operand, its last moving entry in panels of `size`; the last panel may have fewer."""
     *outer, last = moving
-    extents = [i.range[1] - i.range[0] + 1 for i in moving]
+    extents = [hi - lo + 1 for lo, hi in moving.values()]
     whole, rest = divmod(extents[-1], size)
     shape = (whole + (rest > 0), *extents[:-1], size)
     strides = tuple(prod(shape[n + 1 :]) for n in range(len(shape)))
     buffer = Buffer(name, product.accumulate, shape, strides, "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents[:-1])]
     points = [Affine.of(x) for x in own]
-    at = {i: x + i.range[0] for i, x in zip(outer, points, strict=True)}
+    at = {i: x + moving[i][0] for i, x in zip(outer, points, strict=True)}
     kernels = []
     for panel, first, lanes in ((Axis("panel", whole), 0, size), (Axis("panel", 1), whole, rest)):
         if not panel.extent or not lanes:
             continue
         lane, number = Axis("lane", lanes), Affine.of(panel) + first
-        here = {**at, last: number * size + lane + last.range[0]}
+        here = {**at, last: number * size + lane + moving[last][0]}
         index = [number, *points, Affine.of(lane)]
         # Whole lines are read, and a few of their elements go to each panel.
         axes = [*own, panel, lane]
         kernels.append(_halo_kernel(product, operand, buffer, axes, index, here))
-    column = last - last.range[0]
-    index = [column // size, *(i - i.range[0] for i in outer), column % size]
+    column = last - moving[last][0]
+    index = [column // size, *(i - moving[i][0] for i in outer), column % size]
     return Step(buffer, tuple(kernels), ExprBuilder().load(buffer, index))
 
 

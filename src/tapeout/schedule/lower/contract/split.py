@@ -47,6 +47,9 @@ def split_k(kernel: ContractionKernel) -> Split | None:
         return None
     wanted = min(MOST_PARTS, steps // PART)
     axis = _axis_to_cut(kernel, wanted)
+    if any(axis in g.index.axes for e in loads(kernel.a, kernel.b) for g in e.where):
+        # What is left of the axis inside a part can leave out a border by the bounds of its loop.
+        wanted = min(wanted, max(axis.extent // 2, 1))
     size, whole, rest = parts_of(axis.extent, wanted)
     free = (*kernel.batch, *kernel.m, *kernel.n)
     extents = [whole + (rest > 0), *(a.extent for a in free)]

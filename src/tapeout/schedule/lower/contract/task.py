@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from math import prod
 
-from tapeout.ir.affine import Affine, Axis, Mod
+from tapeout.ir.affine import Affine, Axis, Guard, Mod
 from tapeout.kernel.loops import Expr, LoopKind
 from tapeout.schedule.lower.contract.blocks import Blocks
 from tapeout.schedule.lower.contract.product import Product
@@ -204,30 +204,8 @@ class TaskLoops:
             visit(bind)
 
     def _k_loop(self, axis: Axis, bind: Bind) -> AbstractContextManager[Affine]:
-        start, stop = self._limits(axis, bind)
+        start, stop = bounds_of(self.w, self.p, axis, bind)
         return self.w.loop(axis.extent, start=start, stop=stop)
-
-    def _limits(self, axis: Axis, bind: Bind) -> tuple[Expr | None, Expr | None]:
-        """Return from where and up to where the steps along an axis of k are not known to be zero for a whole tile."""
-        start: Expr | None = None
-        stop: Expr | None = None
-        for g in self.p.limits:
-            sign = g.index.coefficient(axis)
-            rest = g.index - Affine.of(axis) * sign
-            if abs(sign) != 1 or not g.index.is_linear or any(a not in bind for a in rest.axes):
-                assert not (self.p.exact and sign), "a limit that must hold is not known here"
-                continue
-            rest = rest.substitute(bind)
-            first = Affine((), g.lo) - rest if sign == 1 else rest - (g.hi - 1)
-            beyond = Affine((), g.hi) - rest if sign == 1 else rest - (g.lo - 1)
-            if first.range[1] > 0:
-                start = self._bound("max", first, start or self.w.i64(0))
-            if beyond.range[0] < axis.extent:
-                stop = self._bound("min", beyond, stop or self.w.i64(axis.extent))
-        return start, stop
-
-    def _bound(self, op: str, at: Affine, other: Expr) -> Expr:
-        return self.w.apply(op, self.w.named(self.w.index(at)), other)
 
     def _may_unroll(self, axis: Axis) -> bool:
         """Return whether steps along an axis of k may stand side by side.
@@ -245,3 +223,39 @@ class TaskLoops:
             or (isinstance(atom, Mod) and self.p.rows[-1] in atom.of.axes)
         ]
         return all(step % row for row in rows)
+
+
+def bounds_of(w: Writer, p: Product, axis: Axis, bind: Bind) -> tuple[Expr | None, Expr | None]:
+    """Return from where and up to where the steps along an axis of k are not known to be zero for a whole tile."""
+    start: Expr | None = None
+    stop: Expr | None = None
+    for g in p.limits:
+        step = g.index.coefficient(axis)
+        rest = g.index - Affine.of(axis) * step
+        if not may_limit(g, axis) or any(a not in bind for a in rest.axes):
+            assert not (p.exact and step), "a limit that must hold is not known here"
+            continue
+        rest = rest.substitute(bind)
+        # Where step * axis reaches lo, and where hi; backwards if the step is -1.
+        first = Affine((), g.lo) - rest if step > 0 else rest - (g.hi - 1)
+        beyond = Affine((), g.hi) - rest if step > 0 else rest - (g.lo - 1)
+        if first.range[1] > 0:
+            start = w.apply("max", _steps_to(w, first, step), start or w.i64(0))
+        if beyond.range[0] < axis.extent * abs(step):
+            stop = w.apply("min", _steps_to(w, beyond, step), stop or w.i64(axis.extent))
+    return start, stop
+
+
+def may_limit(limit: Guard, axis: Axis) -> bool:
+    """Whether a limit can be kept by the bounds of the loop over an axis of k."""
+    step = limit.index.coefficient(axis)
+    return limit.index.is_linear and (step == -1 or step > 0)
+
+
+def _steps_to(w: Writer, at: Affine, step: int) -> Expr:
+    """Return after how many steps along an axis, each `step` long, `at` is reached."""
+    value = w.named(w.index(at))
+    if step <= 1:
+        return value
+    value = w.apply("add", w.apply("max", value, w.i64(0)), w.i64(step - 1))
+    return w.divide(value, step)
