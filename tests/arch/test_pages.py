@@ -8,6 +8,7 @@ from tests.arch.pages import run_blocks, with_output
 from tests.arch.sources import ROOT
 
 PAGES = (
+    "docs/how-to/write-a-model.md",
     "docs/how-to/train-your-own-model.md",
     "docs/how-to/fine-tune.md",
     "docs/explanation/autodiff.md",

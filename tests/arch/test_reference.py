@@ -42,7 +42,8 @@ def test_every_public_name_is_on_the_page_of_python() -> None:
     for cls in (tapeout.Builder, tapeout.Executable, tapeout.Graph, tapeout.Trainer):
         names.update(n for n in vars(cls) if not n.startswith("_"))
     names -= INTERNAL
-    for room in (tapeout.nn, tapeout.init, tapeout.optimizers):
+    names.update(tapeout.nn.__all__)
+    for room in (tapeout.init, tapeout.optimizers):
         names.update(functions(room.__name__))
     names.update(tapeout.losses.BY_NAME)
     assert not sorted(names - page), "docs/reference/python.md does not tell of these"

@@ -295,7 +295,9 @@ CASES = {
         functional("interpolate", scale_factor=2, mode="bicubic"),
         IMAGE,
     ),
-    "lstm": Case(lambda x: nn.lstm(x, 5, name="m")[0], lambda t: _first(t.nn.LSTM(4, 5)), (6, 3, 4)),
+    "lstm": Case(
+        lambda x: nn.lstm(x, 5, name="m")[0], lambda t: _first(t.nn.LSTM(4, 5)), (6, 3, 4)
+    ),
     "lstm two layers, two ways": Case(
         lambda x: nn.lstm(x, 5, name="m", layers=2, bidirectional=True, batch_first=True)[0],
         lambda t: _first(t.nn.LSTM(4, 5, 2, bidirectional=True, batch_first=True)),
