@@ -97,7 +97,11 @@ def export(case: Case, variant: Variant, module: nn.Module) -> Exported:
         path = Path(folder) / "model.onnx"
         while True:
             try:
-                _write(copy.deepcopy(module), args, path, case, variant, names, outputs, dynamic)
+                # Where gradients are recorded, attention traces as another kernel, which views its result as it cannot.
+                with torch.no_grad():
+                    _write(
+                        copy.deepcopy(module), args, path, case, variant, names, outputs, dynamic
+                    )
                 break
             except Exception as error:
                 if not dynamic:

@@ -109,7 +109,7 @@ def main() -> int:
             last = found[name].get(variant)
             if not fnmatch.fnmatchcase(variant, options.variant):
                 continue
-            if options.failed and last is not None and last["status"] not in ("fail", "error"):
+            if options.failed and last is not None and last["status"] == "pass":
                 continue
             if options.new and last is not None:
                 continue

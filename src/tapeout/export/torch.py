@@ -231,7 +231,8 @@ def _program(
     torch_: Any, module: Any, given: inspect.BoundArguments, *, dynamic_shapes: Any, **options: Any
 ) -> Any:
     """Run PyTorch's exporter."""
-    with _in_training(module), _quiet():
+    # Where gradients are recorded, some attention traces as a kernel whose result cannot be viewed as it must.
+    with _in_training(module), torch_.no_grad(), _quiet():
         try:
             return torch_.onnx.export(
                 module,
