@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from tapeout.ir.dtype import BY_NAME, DType, bool_, f32, from_numpy
 from tapeout.ir.op import Composite, register
+from tapeout.ops.composite.attention_blocks import (
+    LEAST_QUERIES,
+    Block,
+    blocks_of,
+    joined,
+    total,
+)
 from tapeout.ops.exact import rounded, wide
 from tapeout.ops.sym import iota
 from tapeout.support.errors import OptionError, ShapeError
@@ -84,6 +91,24 @@ class _Attention(Composite):
             kept = q.with_shape(scores[:-1]).with_dtype(self.softmax_type(q.dtype))
         return q.with_shape((*q.shape[:-1], v.shape[-1])), kept
 
+    def blocks(self, operands: Sequence[Sym]) -> list[Block]:
+        """Return the blocks in which attention over q, k, v and maybe a mask is computed."""
+        q, k, *_, last = operands
+        queries, keys = int(q.shape[-2]), int(k.shape[-2])
+        if self.keeps != "logsum" or (len(operands) > 3 and last.dtype != bool_):
+            return [Block(0, queries, 0, keys)]
+        return blocks_of(queries, keys, self.left, self.right, int(self.offset))
+
+    def at(self, block: Block) -> Self:
+        """Return the operation on one block."""
+        return replace(self, offset=int(self.offset) + block.start - block.first)
+
+    def part(self, block: Block, operands: Sequence[Sym]) -> tuple[Sym, ...]:
+        """Return the operands of one block."""
+        q, k, v, *masks = operands
+        mine = (block.keys(block.queries(m), -1) for m in masks)
+        return block.queries(q), block.keys(k), block.keys(v), *mine
+
     def _check_mask(self, mask: TensorType, q: TensorType, scores: Shape) -> None:
         fits = mask.rank == len(scores) and all(
             m in (1, n) for m, n in zip(mask.shape, scores, strict=True)
@@ -131,6 +156,14 @@ class Attention(_Attention):
 
     def decompose(self, *operands: Sym) -> tuple[Sym, ...]:
         """Return the weighted sums, and the probabilities or the logarithm of their denominator."""
+        parts = self.blocks(operands)
+        if len(parts) == 1:
+            return self.formula(operands)
+        found = [self.at(p).formula(self.part(p, operands)) for p in parts]
+        return joined([y for y, _ in found], -2), joined([lse for _, lse in found], -1)
+
+    def formula(self, operands: Sequence[Sym]) -> tuple[Sym, Sym]:
+        """Return the results without cutting them into blocks."""
         heads = _Heads.of(self, operands)
         scores = heads.masked(heads.capped(heads.products()))
         most = scores.max(-1)
@@ -200,8 +233,27 @@ class AttentionGradient(_Attention):
     def decompose(self, *operands: Sym) -> tuple[Sym, ...]:
         """Return the gradients as products of the probabilities and their own gradient."""
         *inputs, dy, y, kept = operands
-        found = _gradients(self, tuple(inputs), dy, y, kept)
-        return tuple(g for g in found if g is not None)
+        parts = self.blocks(inputs)
+        if len(parts) == 1:
+            found = _gradients(self, tuple(inputs), dy, y, kept)
+            return tuple(g for g in found if g is not None)
+        of = [
+            _gradients(
+                self.at(p),
+                self.part(p, inputs),
+                p.queries(dy),
+                p.queries(y),
+                p.queries(kept, -1),
+            )
+            for p in parts
+        ]
+        keys = inputs[1].shape[-2]
+        dq, dk, dv = ([g[i] for g in of if g[i] is not None] for i in range(3))
+        return (
+            joined(dq, -2),
+            total([p.among_keys(g, keys) for p, g in zip(parts, dk, strict=True)]),
+            total([p.among_keys(g, keys) for p, g in zip(parts, dv, strict=True)]),
+        )
 
     def reference(self, *arrays: Array) -> tuple[Array, ...]:
         """Return the results in f64, rounded once."""
@@ -432,6 +484,9 @@ def attention(
         ShapeError: The shapes or element types do not fit.
     """
     scores = math.prod((*q.shape[:-1], k.shape[-2])) if k.rank > 1 else 0
+    window = causal or left >= 0 or right >= 0
+    added = mask is not None and mask.dtype != bool_
+    blocked = window and not added and q.rank > 1 and q.shape[-2] >= LEAST_QUERIES
     given = q.type.size + k.type.size + v.type.size
     op = Attention(
         scale=1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale),
@@ -440,7 +495,7 @@ def attention(
         offset=offset,
         softcap=float(softcap),
         precision="" if precision is None else precision.name,
-        keeps="probabilities" if not softcap and scores <= WORTH_KEEPING * given else "logsum",
+        keeps="logsum" if softcap or blocked or scores > WORTH_KEEPING * given else "probabilities",
     )
     operands = [q, k, v]
     if mask is not None:
