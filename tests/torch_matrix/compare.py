@@ -121,15 +121,21 @@ def loss_of(case: Case, exported: Exported) -> Loss:
         total = None
         for name in exported.outputs:
             y = known[name]
-            made = (y.constant(weights(y.shape)) * (y + y * y)).mean()
+            w = weights(y.shape).astype(y.dtype.numpy)
+            made = (y.constant(w) * (y + y * y)).mean()
             total = made if total is None else total + made
         return total
 
     return Formula(formula)
 
 
-def check(case: Case, variant: Variant) -> Outcome:
+def check(case: Case, variant: Variant, *, wide: bool = True) -> Outcome:
     """Export, import, differentiate, compile, run, compare.
+
+    Args:
+        case: The module.
+        variant: How it is exported.
+        wide: Whether native code computes in f64, as autograd does; else in f32, to the tolerance of f32.
 
     Raises:
         ExportFailed: PyTorch could not export.
@@ -146,9 +152,12 @@ def check(case: Case, variant: Variant) -> Outcome:
     feed = {n: a.numpy() for n, a in zip(exported.inputs, args, strict=True)}
     try:
         graph = imported(case, exported, args)
+        graph = graph.then(widen) if wide else graph
         loss, found = gradients(case, exported, graph, feed)
         outcome = Outcome(exported.dynamic, loss)
-        compare(outcome, graph, want, loss, found, folds=variant.folds, single=case.single)
+        compare(
+            outcome, graph, want, loss, found, folds=variant.folds, single=case.single or not wide
+        )
     except (tapeout.TapeoutError, AssertionError):
         theirs = wrong_file(exported, feed, want)
         if theirs:
@@ -158,13 +167,13 @@ def check(case: Case, variant: Variant) -> Outcome:
 
 
 def imported(case: Case, exported: Exported, args: tuple[torch.Tensor, ...]) -> Graph:
-    """Return the graph in f64 with its dimensions bound."""
+    """Return the graph with its dimensions bound."""
     mode = "train" if case.train else "eval"
     graph = tapeout.load_onnx(exported.data, mode=mode, trainable=["*", *exported.scalars])
     if exported.dynamic:
         assert graph.dims, "the file has an open batch, the graph has none"
         graph = graph.bind({n: args_batch(case, args) for n in graph.dims})
-    return graph.then(widen)
+    return graph
 
 
 def wrong_file(exported: Exported, feed: dict[str, Array], want: Expected) -> str:
@@ -213,7 +222,8 @@ def gradients(
         graph, loss_of(case, exported), wanted, _label_shapes(case, exported, graph)
     )
     run = tapeout.compile(entry, threads=1)
-    given = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in feed.items()}
+    types = {n: v.type.dtype.numpy for n, v in graph.input.items()}
+    given = {n: a.astype(types[n]) for n, a in feed.items() if n in types}
     if case.classes:
         shape = tuple(int(n) for n in graph.output[exported.outputs[0]].type.shape)
         given["labels"] = labels(case, shape)

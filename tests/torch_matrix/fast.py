@@ -29,3 +29,6 @@ FAST = (
 )
 
 FAST_HUGGINGFACE = ("BERT (eager)", "GPT-2 (eager)", "LLaMA (eager)")
+
+FAST_F32 = ("BatchNorm2d", "Conv2d(groups, dilation)", "LSTM", "TransformerEncoderLayer")
+"""Those that are run in f32 as well, as users do."""

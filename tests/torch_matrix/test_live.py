@@ -10,17 +10,17 @@ import importlib.util
 import pytest
 
 from tests.torch_matrix.case import VARIANTS
-from tests.torch_matrix.fast import FAST, FAST_HUGGINGFACE
+from tests.torch_matrix.fast import FAST, FAST_F32, FAST_HUGGINGFACE
 
 pytestmark = pytest.mark.torch
 
 
-def run(name: str, variant: str) -> None:
+def run(name: str, variant: str, *, wide: bool = True) -> None:
     from tests.torch_matrix.compare import check
     from tests.torch_matrix.worker import everything
 
     case = everything()[name]
-    outcome = check(case, VARIANTS[variant])
+    outcome = check(case, VARIANTS[variant], wide=wide)
     assert outcome.compared
     assert outcome.dynamic == VARIANTS[variant].dynamic
 
@@ -29,6 +29,11 @@ def run(name: str, variant: str) -> None:
 @pytest.mark.parametrize("name", FAST)
 def test_module(name: str, variant: str) -> None:
     run(name, variant)
+
+
+@pytest.mark.parametrize("name", FAST_F32)
+def test_module_in_f32(name: str) -> None:
+    run(name, "legacy17", wide=False)
 
 
 @pytest.mark.skipif(
