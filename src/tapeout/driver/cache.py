@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapeout.codegen.cache import store_of
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
 
 _FORMAT = 2
 
+_ROOMS = ("ir", "ops", "kernel", "passes", "schedule", "driver")
+"""The rooms whose sources decide what a graph becomes; those of codegen are in its `version`."""
+
 
 def program_key(graph: Graph, layout: Layout, options: Options) -> str:
     """Return the name under which a compilation is kept, in hex."""
     from tapeout.codegen.build import version
 
     h = hashlib.sha256()
-    h.update(f"{_FORMAT}\n{version()}\n{options.key}\n{graph.name}\n".encode())
+    h.update(f"{_FORMAT}\n{version()}\n{_sources()}\n{options.key}\n{graph.name}\n".encode())
     for slot in layout.slots:
         h.update(f"slot {slot.name} {slot.type} {slot.kind} {slot.offset}\n".encode())
     numbers: dict[Value, int] = {}
@@ -51,6 +56,17 @@ def program_key(graph: Graph, layout: Layout, options: Options) -> str:
     for check in graph.checks:
         h.update(f"check {number(check.bad)} {check.message}\n".encode())
     return h.hexdigest()
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of the sources between graph and kernels: a program of an older pass must not outlive it."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for path in sorted((package / room).rglob("*.py")):
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def load(key: str, graph: Graph, layout: Layout) -> Compiled | None:
