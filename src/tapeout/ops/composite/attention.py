@@ -248,7 +248,7 @@ class AttentionGradient(_Attention):
             for p in parts
         ]
         keys = inputs[1].shape[-2]
-        dq, dk, dv = ([g[i] for g in of if g[i] is not None] for i in range(3))
+        dq, dk, dv = ([x for x in (g[i] for g in of) if x is not None] for i in range(3))
         return (
             joined(dq, -2),
             total([p.among_keys(g, keys) for p, g in zip(parts, dk, strict=True)]),
