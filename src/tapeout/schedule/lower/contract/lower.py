@@ -204,7 +204,7 @@ class _Planner:
             step = limit.index.coefficient(a)
             found = found[..., None] + step * np.arange(a.extent, dtype=np.int64)
         inside = np.count_nonzero((found >= limit.lo) & (found < limit.hi))
-        return inside <= _SPARING * points
+        return bool(inside <= _SPARING * points)
 
     def _limit(self, side: str, operand: Expr) -> bool:
         """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
