@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,3 +202,30 @@ def test_modes_by_layer(rng: np.random.Generator) -> None:
     assert str(inferring.with_mode("train")) == str(graph)
     with pytest.raises(tapeout.OptionError, match="no dropout or batch normalisation"):
         graph.with_mode({"conv": "eval"})
+
+
+def test_a_trained_model_as_onnx(tmp_path: Path, rng: np.random.Generator) -> None:
+    import onnxruntime
+
+    t = trainer(model())
+    t.step(batch(rng))
+    t.export_onnx(tmp_path / "trained.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "trained.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert not [i.name for i in session.get_inputs() if i.name.startswith("rng")]
+    x = batch(rng)["x"]
+    (theirs,) = session.run(["logits"], {"x": x})
+    np.testing.assert_allclose(theirs, t.predict({"x": x})["logits"], atol=1e-5)
+
+
+def test_a_resumed_run_goes_on(tmp_path: Path, rng: np.random.Generator) -> None:
+    batches = [batch(rng) for _ in range(4)]
+    t = trainer(model())
+    for b in batches[:2]:
+        t.step(b)
+    t.save(tmp_path / "run.ckpt")
+    resumed = tapeout.Trainer.restore(tmp_path / "run.ckpt", model=model())
+    for b in batches[2:]:
+        assert t.step(b)["loss"] == resumed.step(b)["loss"]
+    assert states(t) == states(resumed)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from tapeout.frontend.dsl import user_line
-from tapeout.ir.build import Builder
+from tapeout.frontend.dsl import Recorder, user_line
 from tapeout.ops.composite.custom import FORMULA, RULE, Custom
 from tapeout.ops.sym import Sym
 from tapeout.support.errors import OptionError, ShapeError
@@ -92,17 +91,11 @@ def custom_gradient(function: Formula) -> CustomGradient:
     return CustomGradient(function)
 
 
-def _region(name: str, like: Sym) -> Builder:
-    inner = Builder(name)
-    inner.loc = like.builder.loc or user_line()
-    return inner
-
-
 def _recorded(
     function: Formula, operands: Sequence[Sym], options: dict[str, Any]
 ) -> tuple[Graph, bool]:
     """Return the formula as a region, and whether it has a single result that stands alone."""
-    inner = _region(FORMULA, operands[0])
+    inner = Recorder(FORMULA, 0)
     given = [Sym(inner, inner.add_input(f"x{i}", o.type)) for i, o in enumerate(operands)]
     made = function(*given, **options)
     single = isinstance(made, Sym)
@@ -120,7 +113,7 @@ def _rule(
     options: dict[str, Any],
 ) -> Graph:
     """Return the gradient rule as a region."""
-    inner = _region(RULE, operands[0])
+    inner = Recorder(RULE, 0)
 
     def inputs(letter: str, like: Sequence[Sym]) -> tuple[Sym, ...]:
         return tuple(
@@ -148,7 +141,7 @@ def _rule(
     return inner.graph()
 
 
-def _check_inside(inner: Builder, y: Sym) -> None:
+def _check_inside(inner: Recorder, y: Sym) -> None:
     if y.builder is not inner or inner.variables:
         raise ShapeError(
             "a function with a gradient rule reads only what it is given, and declares nothing",

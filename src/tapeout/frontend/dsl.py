@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tapeout.frontend.init import Initializer, generator
-from tapeout.frontend.modes import ByMode, with_modes
+from tapeout.frontend.modes import RANDOM, ByMode, with_modes
 from tapeout.ir.build import Builder as GraphBuilder
 from tapeout.ir.dtype import DType, f32, from_numpy, i64
 from tapeout.ir.graph import Graph
@@ -109,11 +109,11 @@ class Recorder(GraphBuilder):
                 f"two layers that draw random numbers are called {layer!r}", where=str(user_line())
             )
         self._draws.add(layer)
-        if "rng.seed" not in self.variables:
+        if RANDOM[0] not in self.variables:
             zero = np.zeros((), np.int64)
             self.add_variable("rng.seed", TensorType(i64), "hyper", trainable=False, initial=zero)
             self.add_variable("rng.step", TensorType(i64), "state", trainable=False, initial=zero)
-        seed, step = (Sym(self, self.variables[n].value) for n in ("rng.seed", "rng.step"))
+        seed, step = (Sym(self, self.variables[n].value) for n in RANDOM)
         if "rng.step" not in self.updates:
             self.set_update("rng.step", (step + 1).value)
         self.owners.setdefault("rng.step", []).append(layer)

@@ -18,9 +18,13 @@ from tapeout.support.errors import ShapeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tapeout.ir.graph import Graph, Node, Value
+    from tapeout.ir.graph import Graph, Node, Value, Variable
     from tapeout.ir.modes import Mode
     from tapeout.ir.type import TensorType
+
+
+RANDOM = ("rng.seed", "rng.step")
+"""The variables that random numbers follow from: the seed of the trainer and the number of the step."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +125,7 @@ def _needed(
         if not needed.isdisjoint(node.results):
             live.append((node, operands))
             needed.update(operands)
-    b = rebuilder(graph)
+    b = rebuilder(replace(graph, variables=_kept(graph, needed)))
     new: dict[Value, Value] = {}
     for node, operands in reversed(live):
         now = tuple(new.get(v, v) for v in operands)
@@ -133,3 +137,8 @@ def _needed(
     # A choice may lead to a node that was itself made anew.
     ends = {v: new.get(chosen[v], chosen[v]) for v in chosen}
     return finish(graph, b, {**new, **ends})
+
+
+def _kept(graph: Graph, needed: set[Value]) -> tuple[Variable, ...]:
+    """Return the variables without the source of random numbers if nothing draws."""
+    return tuple(v for v in graph.variables if v.name not in RANDOM or v.value in needed)
