@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +117,46 @@ def short() -> list[Case]:
     return found
 
 
+def last_values() -> list[Case]:
+    """Carries of which only the last value is a result, among them two that change places."""
+    operands = (
+        *(Operand(dt.f64, (B, H)), Operand(dt.f64, (B, H)), Operand(dt.f64, (B, H))),
+        *(Operand(dt.f64, (T, B, H)), Operand(dt.f64, (H, H))),
+    )
+
+    def step(c: Any, x: Any, k: Any) -> Any:
+        a, b, total = c
+        return [b, a, total + (a @ k[0] + b) * x[0]], [a * x[0]]
+
+    found = []
+    for reverse in (False, True):
+        op = op_of(step, [o.type for o in operands], 3, 1, reverse=reverse)
+        whole, slot = looped(step, 3, 1, reverse=reverse), 0 if reverse else T
+
+        def expected(*arrays: Array, whole: Any = whole, slot: int = slot) -> tuple[Array, ...]:
+            a, b, total, y = whole(*arrays)
+            return a[slot], b[slot], total[slot], y
+
+        last = dataclasses.replace(op, finals=(0, 1, 2))
+        found.append(Case(last, operands, "reduction", expected, at=False, label="last"))
+    return found
+
+
+def forgetful() -> list[Case]:
+    """A carry that becomes a number: its initial value is read once all the same."""
+    operands = (Operand(dt.f64, (H,)), Operand(dt.f64, (T, H)))
+
+    def step(c: Any, x: Any, k: Any) -> Any:
+        return [c[0].like(2.0)], [c[0] * x[0]]
+
+    def expected(c: Array, x: Array) -> tuple[Array, ...]:
+        return np.full_like(c, 2.0), x * np.concatenate([c[None], np.full_like(x[1:], 2.0)])
+
+    op = op_of(step, [o.type for o in operands], 1, 1)
+    last = dataclasses.replace(op, finals=(0,))
+    return [Case(last, operands, "arithmetic", expected, at=False, label="forgetful")]
+
+
 def branches() -> list[Case]:
     """A branch that would give NaN stays untaken, and so does its derivative."""
     b = Builder("case")
@@ -137,4 +178,4 @@ def branches() -> list[Case]:
     ]
 
 
-CASES = [*rows(dt.f64), *rows(dt.f32), *short(), *branches()]
+CASES = [*rows(dt.f64), *rows(dt.f32), *short(), *last_values(), *forgetful(), *branches()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -26,10 +27,12 @@ from tapeout.kernel.text import print_program
 from tapeout.ops.control import cond, scan
 from tapeout.ops.sym import Sym
 from tapeout.oracle.graph import run
+from tapeout.passes import loop as loop_rules
 from tests.onnx_models import run_elsewhere
 from tests.schedule_programs import equal, run_natively, run_program
 
 ROWS, WIDTH = 2, 3
+LEAST = st.sampled_from([0, 1 << 18])
 Draw = st.DrawFn
 
 
@@ -131,27 +134,32 @@ def samples(draw: Draw) -> Sample:
     return Sample(gradients(b.graph(), "loss", list(shapes)), inputs)
 
 
-def optimized(graph: Graph) -> Graph:
-    for step in OPTIMIZE:
-        graph = step.run(graph)
-        verify(graph)
+def optimized(graph: Graph, least: int) -> Graph:
+    """Return the graph after the passes; histories of fewer than `least` bytes are kept whole."""
+    with patch.object(loop_rules, "LEAST_HISTORY", least):
+        for step in OPTIMIZE:
+            graph = step.run(graph)
+            verify(graph)
     return graph
 
 
 @settings(max_examples=25)
-@given(samples())
-def test_text_and_passes(sample: Sample) -> None:
+@given(samples(), LEAST)
+def test_text_and_passes(sample: Sample, least: int) -> None:
     verify(sample.graph)
     text = print_graph(sample.graph)
     again = parse_graph(text, tensors_of([sample.graph], ()))
     assert same(sample.graph, again) and print_graph(again) == text
-    equal(run(optimized(sample.graph), sample.inputs).outputs, run(again, sample.inputs).outputs)
+    equal(
+        run(optimized(sample.graph, least), sample.inputs).outputs,
+        run(again, sample.inputs).outputs,
+    )
 
 
 @settings(max_examples=8)
-@given(samples())
-def test_programs(sample: Sample) -> None:
-    graph = optimized(sample.graph)
+@given(samples(), LEAST)
+def test_programs(sample: Sample, least: int) -> None:
+    graph = optimized(sample.graph, least)
     program, code, outputs, _ = run_program(graph, sample.inputs, {})
     assert code == 0
     equal(outputs, run(graph, sample.inputs).outputs)
@@ -160,9 +168,9 @@ def test_programs(sample: Sample) -> None:
 
 
 @settings(max_examples=4)
-@given(samples())
-def test_native(sample: Sample) -> None:
-    graph = optimized(sample.graph)
+@given(samples(), LEAST)
+def test_native(sample: Sample, least: int) -> None:
+    graph = optimized(sample.graph, least)
     want = run(graph, sample.inputs).outputs
     found = [run_natively(graph, sample.inputs, {}, threads) for threads in (1, 2, 3)]
     assert [code for code, *_ in found] == [0, 0, 0]
@@ -173,8 +181,8 @@ def test_native(sample: Sample) -> None:
 
 
 @settings(max_examples=8)
-@given(samples())
-def test_as_onnx(sample: Sample) -> None:
-    made = model(sample.graph)
+@given(samples(), LEAST)
+def test_as_onnx(sample: Sample, least: int) -> None:
+    made = model(optimized(sample.graph, least))
     onnx.checker.check_model(made, full_check=True)
     equal(run_elsewhere(made, sample.inputs), run(sample.graph, sample.inputs).outputs)

@@ -13,7 +13,7 @@ from tapeout.driver.options import Options, resolve_target
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bool_, f32
 from tapeout.ir.type import TensorType
-from tapeout.kernel.program import Branch, Loop
+from tapeout.kernel.program import Branch, Launch, Loop
 from tapeout.ops.control import cond
 from tapeout.ops.sym import Sym
 from tapeout.schedule import nest
@@ -104,6 +104,19 @@ def test_only_carries_and_gates_are_kept() -> None:
     # Words, two histories, four gates and tanh of the cell; backwards the cotangents of four gates and of both carries. The
     # products after the loop pack an operand while the gates are dead.
     assert t.memory.activations < (8 + 6 + 3) * stack
+
+
+def test_a_prediction_holds_no_history_of_the_cell() -> None:
+    t = trainer(model(64, 256))
+    words = batch(256)["words"]
+    t.predict({"words": words})
+    stack = 4 * 256 * B * 64
+    entry = next(e for e in t.session._entries if e.program.name == "predict")
+    transient = entry.program.arena - entry.program.layout.bytes
+    assert transient < 0.1 * stack  # where training needs seventeen of them
+    loop = next(i for i in entry.program.numbered if isinstance(i, Loop))
+    labels = [i.label for i in loop.items if isinstance(i, Launch)]
+    assert not any("copy" in label for label in labels[:-1])
 
 
 def test_a_program_with_loops_comes_back_from_the_cache(

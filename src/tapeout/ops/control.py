@@ -70,7 +70,8 @@ class Scan(Control):
     Operands are the initial carries, then `xs` stacked values [length, ...], then values that every step reads. The body takes the
     carries, one slice of each stacked value, and the rest; it gives the next carries, then what is stacked. Results are, per
     carry, its whole history [length + 1, ...] aligned with time (forward: slot 0 is the initial value, slot t + 1 that after
-    time t; reverse: slot `length` is the initial value, slot t that after time t), then the stacks [length, ...].
+    time t; reverse: slot `length` is the initial value, slot t that after time t), then the stacks [length, ...]. Of the
+    carries in `finals` only the last value is a result.
     """
 
     name = "scan"
@@ -80,6 +81,7 @@ class Scan(Control):
     xs: int
     length: int
     reverse: bool = False
+    finals: tuple[int, ...] = ()
 
     __eq__ = Control.__eq__
     __hash__ = Control.__hash__
@@ -90,6 +92,8 @@ class Scan(Control):
         _check_region("scan", BODY, self.body)
         if len(types) != len(given):
             raise ShapeError(f"scan: the body takes {len(given)} values, got {len(types)} operands")
+        if not all(0 <= i < self.carries for i in self.finals):
+            raise ShapeError(f"scan: finals {list(self.finals)} of {self.carries} carries")
         if self.length < 0 or self.carries > len(made) or self.carries + self.xs > len(given):
             raise ShapeError(
                 f"scan: {self.carries} carries, {self.xs} stacked operands and length {self.length} do not fit a body of "
@@ -108,7 +112,10 @@ class Scan(Control):
                     hint="a carried value keeps its shape and element type; cast or broadcast the initial value",
                 )
         stacks = [self._stack(v.type) for _, v in made[self.carries :]]
-        histories = [self._stack(v.type, 1) for v in given[: self.carries]]
+        histories = [
+            v.type if i in self.finals else self._stack(v.type, 1)
+            for i, v in enumerate(given[: self.carries])
+        ]
         return (*histories, *stacks)
 
     def _stack(self, type_: TensorType, more: int = 0) -> TensorType:
@@ -118,7 +125,8 @@ class Scan(Control):
         """Return the results of a plain loop."""
         stop = self.carries + self.xs
         start, stacked, rest = arrays[: self.carries], arrays[self.carries : stop], arrays[stop:]
-        types = self.infer(*(_type_of(a) for a in arrays))
+        whole = dataclasses.replace(self, finals=())
+        types = whole.infer(*(_type_of(a) for a in arrays))
         results = tuple(np.zeros(tuple(map(int, t.shape)), t.dtype.numpy) for t in types)
         histories, stacks = results[: self.carries], results[self.carries :]
         before, after = (1, 0) if self.reverse else (0, 1)
@@ -133,7 +141,8 @@ class Scan(Control):
                 history[t + after] = y
             for stack, y in zip(stacks, made[self.carries :], strict=True):
                 stack[t] = y
-        return results
+        last = 0 if self.reverse else self.length
+        return tuple(a[last] if i in self.finals else a for i, a in enumerate(results))
 
 
 @register

@@ -71,6 +71,8 @@ def _attributes(cls: type[kinds.Op]) -> str:
 
 
 def _gradient(cls: type[kinds.Op]) -> str:
+    if issubclass(cls, control.Scan | control.Cond):
+        return "rule"  # of `autodiff.scan`, which derives the regions
     inherited = (kinds.Op.pullback, kinds.Unary.pullback, kinds.Binary.pullback)
     if cls.pullback not in inherited:
         return "rule"

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from tapeout.ir.graph import Node, Value
     from tapeout.ir.tensor import Tensor
 
+LEAST_HISTORY = 1 << 18
+"""Bytes of a history below which it is kept whole: a step then writes the next slot, and no copy is made."""
+
 _MOVES = (mv.Broadcast, mv.Reshape, mv.Transpose, mv.Slice, mv.Pad, mv.Reverse)
 
 
 def simpler_loop(
-    b: Builder, op: Scan, operands: tuple[Value, ...], used: Sequence[bool]
+    b: Builder,
+    op: Scan,
+    operands: tuple[Value, ...],
+    used: Sequence[bool],
+    last: Sequence[bool],
 ) -> tuple[Value, ...] | None:
     """Return the results of a simpler loop, None if there is none.
 
@@ -30,10 +37,11 @@ def simpler_loop(
         op: The loop.
         operands: What it reads.
         used: Which results are read.
+        last: Of which histories only the last slot is read.
     """
     if not any(used):
         return None  # nothing reads the node; `dce` removes it
-    loop = _Loop(b, op, operands, used)
+    loop = _Loop(b, op, operands, used, last)
     return loop.emit() if loop.changes else None
 
 
@@ -56,7 +64,12 @@ class _Loop:
     """A scan and what can be left out of it or moved."""
 
     def __init__(
-        self, b: Builder, op: Scan, operands: tuple[Value, ...], used: Sequence[bool]
+        self,
+        b: Builder,
+        op: Scan,
+        operands: tuple[Value, ...],
+        used: Sequence[bool],
+        last: Sequence[bool],
     ) -> None:
         self.b, self.op, self.body, self.operands = b, op, op.body, operands
         self.n, self.stop = op.carries, op.carries + op.xs
@@ -65,6 +78,7 @@ class _Loop:
         self.operand = dict(zip(self.inputs, operands, strict=True))
         self.aliases = self._find_aliases(used)
         self.still = [i for i in range(self.n) if self.outputs[i] is self.inputs[i]]
+        self.finals = self._find_finals(last)
         self.stacks = [
             j for j in range(self.n, len(self.outputs)) if used[j] and j not in self.aliases
         ]
@@ -78,7 +92,9 @@ class _Loop:
         """Whether anything can be left out or moved."""
         fewer = len(self.carries) + len(self.stacks) < len(self.outputs)
         unread = any(v not in self.needed for v in self.inputs[self.n :])
-        return bool(fewer or unread or self.edit.inside or self.edit.same or self.hoisted)
+        moved = self.edit.inside or self.edit.same or self.hoisted
+        new = any(i not in self.op.finals for i in self.finals)
+        return bool(fewer or unread or moved or new)
 
     # -- what can be left out -----------------------------------------------------------------------
 
@@ -87,9 +103,11 @@ class _Loop:
         found: dict[int, tuple[str, int]] = {}
         first: dict[Value, tuple[str, int]] = {}
         for i, v in enumerate(self.inputs):
-            first[v] = ("before", i) if i < self.n else ("operand", i)
+            if i not in self.op.finals:
+                first[v] = ("before", i) if i < self.n else ("operand", i)
         for i in range(self.n):
-            first.setdefault(self.outputs[i], ("after", i))
+            if i not in self.op.finals:
+                first.setdefault(self.outputs[i], ("after", i))
         for j in range(self.n, len(self.outputs)):
             if not used[j]:
                 continue
@@ -97,6 +115,16 @@ class _Loop:
             if known != ("stack", j):
                 found[j] = known
         return found
+
+    def _find_finals(self, last: Sequence[bool]) -> list[int]:
+        """Return the carries of which the last value alone need be kept, where that saves enough."""
+        asked = {i for kind, i in self.aliases.values() if kind in ("before", "after")}
+        found = set(self.op.finals)
+        for i in range(self.n):
+            size = self.inputs[i].type.bytes * self.op.length
+            if last[i] and i not in asked and i not in self.still and size >= LEAST_HISTORY:
+                found.add(i)
+        return sorted(found)
 
     def _live_carries(self, used: Sequence[bool]) -> list[int]:
         """Return the carries whose history is read, or that something needs; those that never change are none."""
@@ -177,7 +205,15 @@ class _Loop:
         for letter, numbers in (("c", self.carries), ("y", self.stacks)):
             for m, i in enumerate(numbers):
                 inner.set_output(f"{letter}{m}", made[self.outputs[i]])
-        op = Scan(inner.graph(), len(self.carries), len(slices), self.op.length, self.op.reverse)
+        finals = tuple(m for m, i in enumerate(self.carries) if i in self.finals)
+        op = Scan(
+            inner.graph(),
+            len(self.carries),
+            len(slices),
+            self.op.length,
+            self.op.reverse,
+            finals,
+        )
         results = self.b.emit(op, *given) if self.carries or self.stacks else ()
         return self._results(dict(zip((*self.carries, *self.stacks), results, strict=True)))
 
@@ -258,12 +294,21 @@ class _Loop:
             elif kind == "stack":
                 out.append(results[i])
             elif j in results:
-                out.append(results[j])
+                new = j in self.finals and j not in self.op.finals
+                out.append(self._in_last_slot(results[j]) if new else results[j])
             elif j in self.still:
-                out.append(_over_time(Sym(self.b, self.operands[j]), length + 1))
+                x = Sym(self.b, self.operands[j])
+                out.append(x.value if j in self.op.finals else _over_time(x, length + 1))
             else:
                 out.append(constant(self.b, 0, t.dtype).broadcast_to(t.shape).value)
         return tuple(out)
+
+    def _in_last_slot(self, value: Value) -> Value:
+        """Return a history that holds the last value; nothing reads its other slots."""
+        x = Sym(self.b, value)
+        more, none = [self.op.length] + [0] * x.rank, [0] * (x.rank + 1)
+        low, high = (none, more) if self.op.reverse else (more, none)
+        return x.expand_dims([0]).pad(low, high).value
 
     def _history(self, results: dict[int, Value], i: int) -> Value:
         if i in results:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops.control import Cond, Scan
+from tapeout.ops.movement import Slice
 from tapeout.passes.base import Pass
 from tapeout.passes.branch import simpler_branch
 from tapeout.passes.cse import Cse
@@ -52,13 +53,36 @@ def _simpler(graph: Graph) -> Graph:
     if not any(isinstance(n.op, Scan | Cond) for n in graph.nodes):
         return graph
     read = {v for n in graph.nodes for v in n.operands} | set(graph.results)
+    whole = _read_whole(graph)
 
     def change(b: Builder, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
         used = [r in read for r in node.results]
         if isinstance(node.op, Scan):
-            return simpler_loop(b, node.op, operands, used)
+            last = [r not in whole for r in node.results]
+            return simpler_loop(b, node.op, operands, used, last)
         if isinstance(node.op, Cond):
             return simpler_branch(b, node.op, operands, used)
         return None
 
     return rebuild(graph, change)
+
+
+def _read_whole(graph: Graph) -> set[Value]:
+    """Return the values of which more is read than the last slot of a history."""
+    whole = set(graph.results)
+    for node in graph.nodes:
+        for value in node.operands:
+            if not _reads_last(node, value):
+                whole.add(value)
+    return whole
+
+
+def _reads_last(node: Node, value: Value) -> bool:
+    """Whether a node reads nothing but the last slot of a scan's history."""
+    made, cut = value.node, node.op
+    if made is None or not isinstance(made.op, Scan) or not isinstance(cut, Slice):
+        return False
+    slot = 0 if made.op.reverse else made.op.length
+    whole = tuple(cut.limits[1:]) == tuple(value.type.shape[1:]) and not any(cut.starts[1:])
+    one = (cut.starts[0], cut.limits[0]) == (slot, slot + 1)
+    return one and whole and all(s == 1 for s in cut.strides)

@@ -180,7 +180,7 @@ class _Items:
         self.constants |= nest.constants
         sides = [self._inside(nest, n, checks) for n in range(len(nest.bodies))]
         if nest.count is not None:
-            before, inside = hoisted(sides[0], self.kernels, self.views)
+            before, inside = hoisted(sides[0], self.kernels, self.views, dict.fromkeys(nest.args))
             self.items += before
             if not inside:
                 return

@@ -16,7 +16,7 @@ from tapeout.schedule.nest import Around, Nest, Nester, fixed_values, initial_sl
 from tapeout.schedule.order import order
 from tapeout.schedule.orders import choose_orders
 from tapeout.schedule.recompute import group_with_recomputed
-from tapeout.schedule.reuse import reuse
+from tapeout.schedule.reuse import in_place, reuse
 from tapeout.schedule.updates import in_place_homes, plan_updates
 from tapeout.schedule.uses import Uses, needed_nodes
 from tapeout.support.errors import CompileError
@@ -93,9 +93,28 @@ def _fuse(graph: Graph, around: Around) -> Fused:
     for value, target in around.targets:
         if homes[value] is not target:
             works.append(copy(homes[value], target, late=False, loc=_loc(value)))
+    works = _with_carried(works, homes, around)
     outputs = {name: aside.get(v, homes[v]) for name, v in graph.outputs}
     checks = tuple(homes[c.bad] for c in graph.checks)
     return Fused(tuple(works), outputs, checks, tuple(sources.values()), constants)
+
+
+def _with_carried(works: list[AnyWork], homes: Homes, around: Around) -> list[AnyWork]:
+    """Return the kernels of a round and the copies of carries that live in one place, which end it.
+
+    A carry that becomes another one is put aside before either is overwritten.
+    """
+    places = {home.name: None for _, home in around.carried}
+    before: list[AnyWork] = []
+    after: list[AnyWork] = []
+    for n, (value, target) in enumerate(around.carried):
+        source = homes[value]
+        if source.name in places:
+            aside = replace(source, name=f"{around.prefix}%aside{n}", space="activation")
+            before.append(copy(source, aside, late=False, loc=_loc(value)))
+            source = aside
+        after.append(copy(source, target, late=False, loc=_loc(value)))
+    return [*before, *works, *after]
 
 
 def _stored(nodes: Sequence[Node], uses: Uses, groups: Groups, sources: Homes) -> dict[Value, None]:
@@ -140,6 +159,7 @@ def _fuse_region(body: Graph, around: Around) -> tuple[tuple[AnyWork, ...], dict
     homes = {h.name: h for w in fused.works for h in w.homes}
     works = order(fused.works, homes, {})
     own = f"{around.prefix}%"
+    works = in_place(works, [home.name for _, home in around.carried], own)
     fixed = {n: None for n in homes if not n.startswith(own)} | fixed_homes(works)
     return reuse(works, fixed), fused.constants
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tapeout.kernel.program import Branch, Launch, Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Item
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def hoisted(
-    items: Sequence[Item], kernels: Mapping[str, Kernel], views: Mapping[str, View]
+    items: Sequence[Item],
+    kernels: Mapping[str, Kernel],
+    views: Mapping[str, View],
+    outside: Container[str],
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Return the launches to do before a loop, and what stays inside.
 
@@ -26,6 +29,7 @@ def hoisted(
         items: The body of the loop.
         kernels: By symbol.
         views: Parts of buffers; none of them is touched outside.
+        outside: Names of buffers that have a content before the loop, or are read after it.
     """
     writers: dict[str, int] = {}
     for item in items:
@@ -35,7 +39,7 @@ def hoisted(
     before: list[Item] = []
     inside: list[Item] = []
     for item in items:
-        if isinstance(item, Launch) and _may_go(item, kernels, writers, views):
+        if isinstance(item, Launch) and _may_go(item, kernels, writers, views, outside):
             before.append(item)
             for name in _written(item, kernels):
                 del writers[name]
@@ -49,12 +53,13 @@ def _may_go(
     kernels: Mapping[str, Kernel],
     writers: Mapping[str, int],
     views: Mapping[str, View],
+    outside: Container[str],
 ) -> bool:
     params = kernels[launch.kernel].params
     for name, p in zip(launch.args, params, strict=True):
         if name in views or p.access == "rw":
             return False
-        if p.access == "w" and writers[name] != 1:
+        if p.access == "w" and (writers[name] != 1 or name in outside):
             return False
         if p.access == "r" and name in writers:
             return False

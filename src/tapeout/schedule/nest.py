@@ -95,12 +95,14 @@ class Around:
         level: How many loops are around its nodes.
         given: Where its inputs live.
         targets: Where its outputs must go.
+        carried: Outputs that take the place of inputs at the end of a round, and where that is.
     """
 
     prefix: str = ""
     level: int = 0
     given: dict[Value, Home] = field(default_factory=dict)
     targets: tuple[tuple[Value, Home], ...] = ()
+    carried: tuple[tuple[Value, Home], ...] = ()
 
 
 def part_of(value: Value, inlined: Container[Value]) -> tuple[Value, int]:
@@ -179,7 +181,8 @@ def _slot(node: Node, i: int, homes: Homes) -> View:
     op, history, value = node.op, homes[node.results[i]], node.operands[i]
     assert isinstance(op, Scan)
     home = Home(f"{history.name}.start", value.type, row_major(value.type.rank), "activation")
-    return View(home, history, op.length * value.type.bytes if op.reverse else 0)
+    start = op.length if op.reverse and i not in op.finals else 0
+    return View(home, history, start * value.type.bytes)
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,7 @@ class Nester:
         before: list[AnyWork] = []
         given: dict[Value, Home] = {}
         targets: list[tuple[Value, Home]] = []
+        carried: list[tuple[Value, Home]] = []
 
         def moving(base: Home, type_: TensorType, offset: int, at: int, name: str) -> Home:
             """Return the part of a stack that the slot `at` of round 0 is the first of."""
@@ -227,11 +231,15 @@ class Nester:
             if i < n:
                 history = self.homes[node.results[i]]
                 before += self._start(node, i, made)
+                made.written.append(history)
+                if i in op.finals:
+                    given[x] = history
+                    carried.append((body.outputs[i][1], history))
+                    continue
                 first, second = (op.length, last) if op.reverse else (0, 1)
                 given[x] = moving(history, x.type, 0, first, f"c{i}")
                 target = moving(history, x.type, 0, second, f"c{i}.next")
                 targets.append((body.outputs[i][1], target))
-                made.written.append(history)
             elif i < n + op.xs:
                 base, offset = made.source(operand)
                 start = last if op.reverse else 0
@@ -246,7 +254,7 @@ class Nester:
         label = f"loop {node.loc.name}".strip()
         if not op.length:
             return [*before, made.nest(((),), {}, label, count=0)]
-        inside = Around(made.prefix, level + 1, given, tuple(targets))
+        inside = Around(made.prefix, level + 1, given, tuple(targets), tuple(carried))
         works, constants = self.fuse(body, inside)
         return [*before, made.nest((works,), constants, label, count=op.length)]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.kernel.compute import ContractionKernel, LoopKernel, Store
 from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.model import Work
 from tapeout.schedule.nest import Nest
 from tapeout.schedule.rehome import rehomed
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
     from tapeout.kernel.compute import Load, Stage
-    from tapeout.schedule.model import Home, Work
+    from tapeout.schedule.model import Home
     from tapeout.schedule.nest import AnyWork
 
 
@@ -67,6 +68,44 @@ def reuse(works: Sequence[AnyWork], fixed: Container[str]) -> tuple[AnyWork, ...
                 became[home.name] = became.get(operand.name, operand)
         out.append(_moved(work, became))
     return tuple(out)
+
+
+def in_place(works: Sequence[AnyWork], carried: Sequence[str], own: str) -> tuple[AnyWork, ...]:
+    """Return the kernels of a round with next carries written over the old ones where nothing reads those any more.
+
+    Args:
+        works: In the order in which they run; the copies of next carries come last.
+        carried: Homes of carries that live in one place.
+        own: How the names of the round's own homes begin.
+    """
+    for name in carried:
+        works = _written_over(works, name, own)
+    return tuple(works)
+
+
+def _written_over(works: Sequence[AnyWork], carry: str, own: str) -> Sequence[AnyWork]:
+    """Return the kernels without the copy into a carry, if what makes its source can write there itself."""
+    last = next((w for w in reversed(works) if carry in w.writes), None)
+    if not isinstance(last, Work) or len(last.homes) != 2 or carry in last.reads:
+        return works
+    source, target = (h for h in sorted(last.homes, key=lambda h: h.name == carry))
+    touching = [i for i, w in enumerate(works) if source.name in w.touches and w is not last]
+    others = [i for i, w in enumerate(works) if carry in w.touches and w is not last]
+    makers = [i for i in touching if source.name in works[i].writes]
+    if len(makers) != 1 or not source.name.startswith(own) or source.type != target.type:
+        return works
+    maker = works[makers[0]]
+    if not isinstance(maker, Work) or touching[0] != makers[0] or source.order != target.order:
+        return works
+    if (
+        any(isinstance(works[i], Nest) for i in (*touching, *others))
+        or max(others, default=-1) > makers[0]
+    ):
+        return works
+    if carry in maker.touches and not _same_place(maker, carry, source.name):
+        return works
+    became = {source.name: target}
+    return [_moved(w, became) if isinstance(w, Work) else w for w in works if w is not last]
 
 
 def _moved(work: Work, became: Mapping[str, Home]) -> Work:

@@ -27,7 +27,8 @@ def scan(w: Writer, node: Node, *operands: str) -> tuple[str, ...]:
     n, stop = op.carries, op.carries + op.xs
     starts = [w.emit("Unsqueeze", x, w.ints([0])) for x in operands[:n]]
     if not op.length:
-        return (*starts, *(_empty(w, r) for r in node.results[n:]))
+        first = [operands[i] if i in op.finals else start for i, start in enumerate(starts)]
+        return (*first, *(_empty(w, r) for r in node.results[n:]))
     given = [w.fresh("v") for _ in op.body.inputs[:stop]]
     names = dict(zip(op.body.inputs, [*given, *operands[stop:]], strict=True))
     inputs = [value_info(x, v.type) for x, v in zip(given, op.body.inputs, strict=False)]
@@ -52,10 +53,14 @@ def scan(w: Writer, node: Node, *operands: str) -> tuple[str, ...]:
     )
     stacks = made[n:]
     histories = [
-        w.emit("Concat", *((y, start) if op.reverse else (start, y)), axis=0)
-        for start, y in zip(starts, stacks, strict=False)
+        made[i] if i in op.finals else _history(w, starts[i], stacks[i], back=op.reverse)
+        for i in range(n)
     ]
     return (*histories, *stacks[n:])
+
+
+def _history(w: Writer, start: str, stack: str, *, back: bool) -> str:
+    return w.emit("Concat", *((stack, start) if back else (start, stack)), axis=0)
 
 
 @spells("cond")
