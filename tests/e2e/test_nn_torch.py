@@ -479,3 +479,33 @@ def _same_law(ours: np.ndarray, theirs: np.ndarray) -> None:
     elif ours.size >= 8:
         top = [np.max(np.abs(a)) for a in (ours, theirs)]
         assert 0.6 < top[0] / top[1] < 1.6
+
+
+@pytest.mark.parametrize("padding", [None, 2, -1])
+def test_embedding(padding: int | None, rng: np.random.Generator, unchecked: None) -> None:
+    """The table and its gradient; the row that pads stays zero and gets none."""
+    import torch
+
+    with tapeout.Builder("words") as g:
+        ids = g.input("ids", (3, 5), tapeout.i64)
+        y = nn.embedding(ids, 7, 4, name="m", padding=padding)
+        weights = g.input("weights", y.shape)
+        g.output("y", y)
+        g.output("loss", (y * weights).sum())
+    model = g.graph()
+    table = model.parameters["m.weight"].initial
+    theirs = torch.nn.Embedding(7, 4, padding_idx=padding)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.from_numpy(table))
+    feed = {
+        "ids": rng.integers(0, 7, (3, 5)),
+        "weights": rng.standard_normal((3, 5, 4)).astype(np.float32),
+    }
+    found = tapeout.compile(tapeout.gradients(model, wrt=["m.weight"]))(**feed)
+    want = theirs(torch.from_numpy(feed["ids"]))
+    (want * torch.from_numpy(feed["weights"])).sum().backward()
+    np.testing.assert_array_equal(found["y"], want.detach().numpy())
+    np.testing.assert_allclose(found["grad/m.weight"], theirs.weight.grad.numpy(), atol=1e-6)
+    if padding is not None:
+        assert not np.any(table[padding])
+        assert not np.any(found["grad/m.weight"][padding])

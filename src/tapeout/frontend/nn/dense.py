@@ -8,7 +8,8 @@ import numpy as np
 
 from tapeout.frontend.init import fan_in_uniform, normal
 from tapeout.frontend.nn.base import expect, expect_shape, known, parameter, recorder
-from tapeout.ir.dtype import u32
+from tapeout.ir.dtype import DType, f32, u32
+from tapeout.ir.type import Shape, TensorType
 from tapeout.ops.composite import linear as composite_linear
 
 if TYPE_CHECKING:
@@ -87,9 +88,6 @@ def embedding(
     Returns:
         [*indices, features].
     """
-    from tapeout.ir.dtype import f32
-    from tapeout.ir.type import TensorType
-
     expect_shape(
         indices.dtype.is_integer, f"embedding {name!r}: the indices are {indices.type.text}"
     )
@@ -109,7 +107,7 @@ def embedding(
 
 
 def _zero_row(init: Initializer | Array, row: int) -> Initializer:
-    def made(shape, dtype, rng):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def made(shape: Shape, dtype: DType, rng: np.random.Generator) -> Array:
         data = np.array(init(shape, dtype, rng) if callable(init) else init)
         data[row] = 0
         return data
