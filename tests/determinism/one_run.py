@@ -63,6 +63,22 @@ def recurrent(rows: int) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
     return g.graph(), {**data, "labels": rng.integers(0, 4, rows)}
 
 
+def attentive(rows: int) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
+    """Return a layer of a causal transformer, long enough for attention in blocks, over a table of rows."""
+    rng = np.random.Generator(np.random.Philox(key=[4, rows]))
+    width, length = 48, 260
+    with tapeout.Builder("attentive", seed=7) as g:
+        x = g.input("x", ("N", length), "i64")
+        h = tapeout.nn.embedding(x, 50, width, name="tokens")
+        a = tapeout.nn.layer_norm(h, name="norm1")
+        h = h + tapeout.nn.multi_head_attention(a, 3, name="attention", causal=True)
+        a = tapeout.nn.linear(tapeout.nn.layer_norm(h, name="norm2"), 96, name="up")
+        h = h + tapeout.nn.linear(tapeout.nn.gelu(a), width, name="down")
+        g.output("logits", tapeout.nn.linear(h.mean(1), 4, name="head"))
+    data = {"x": rng.integers(0, 50, (rows, length))}
+    return g.graph(), {**data, "labels": rng.integers(0, 4, rows)}
+
+
 def wide(
     made: tuple[tapeout.Graph, dict[str, np.ndarray]],
 ) -> tuple[tapeout.Graph, dict[str, np.ndarray]]:
@@ -89,11 +105,7 @@ def bits(graph: tapeout.Graph, data: dict[str, np.ndarray]) -> dict[str, Any]:
         "variables": {n: _digest(trainer.session.read(n)) for n in trainer.session.variables},
         "predictions": _digest(trainer.predict({"x": data["x"]})["logits"]),
         "programs": [_program(e.program) for e in trainer.session._entries],
-        "kernels": [
-            i.kernel
-            for e in trainer.session._entries
-            for i in e.program.launches
-        ],
+        "kernels": [i.kernel for e in trainer.session._entries for i in e.program.launches],
     }
 
 
@@ -117,6 +129,7 @@ def main() -> None:
         if rows == 17:
             made |= {"lenet": lenet(rows), "points f64": wide(points(rows))}
             made["recurrent"] = recurrent(rows)
+            made["attentive"] = attentive(3)
         for name, (graph, data) in made.items():
             first, again = bits(graph, data), bits(graph, data)
             assert first == again, f"{name} with {rows} rows: two runs in one process differ"
