@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from tapeout.frontend.onnx import tensors
 from tapeout.ir.dtype import i64
+from tapeout.ir.type import Dim
 from tapeout.ops.sym import Sym, constant, iota
 from tapeout.support.errors import OnnxImportError, UnsupportedOperator
 
@@ -281,6 +284,18 @@ class Call:
     def shape_value(self, sizes: Sequence[int]) -> Sym:
         """Return sizes as an i64 vector that remembers named dimensions."""
         return self._known.remember(self.builder, sizes)
+
+    def settled(self, x: Sym) -> Sym:
+        """Return a size or a few that no named dimension decides as a constant; any other value as it is.
+
+        What is computed from them then reads no shape that a named dimension is part of.
+        """
+        if not x.dtype.is_integer or x.rank > 1 or x.type.size > 16 or not self.is_known(x):
+            return x
+        numbers = self.numbers(x, "a size")
+        if any(isinstance(n, Dim) for n in numbers):
+            return x
+        return self.constant(np.array(numbers, x.dtype.numpy).reshape(x.shape))
 
     def iota(self, shape: Sequence[int], axis: int, dtype: DType = i64) -> Sym:
         """Return the numbers 0, 1, ... along an axis."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @op("Gather", since=1)
 def gather(call: Call, data: Sym, indices: Sym) -> Sym:
-    return data.take(indices, call.axis(call.integer("axis", 0), data.rank))
+    return call.settled(data.take(indices, call.axis(call.integer("axis", 0), data.rank)))
 
 
 @op("GatherElements", since=11)
