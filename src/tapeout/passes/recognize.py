@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tapeout.ir.op import Elementwise
+from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops import elementwise as ew
 from tapeout.ops.composite.softmax import Softmax
@@ -49,6 +50,7 @@ class Recognize(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """Return the graph with the operations named."""
+        graph = in_regions(graph, self.run)
         if not any(isinstance(n.op, (*_TELLING, Softmax)) for n in graph.nodes):
             return graph
         folded = Fold().run(graph)
