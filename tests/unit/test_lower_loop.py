@@ -243,6 +243,22 @@ def test_combinations(combine, along_rows):
     check(row_kernel(stages, (x, y), (kept,)), AVX2)
 
 
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("extent", [2, 8, 16, 24, 37, 64])
+@pytest.mark.parametrize("product", [True, False])
+def test_sums_along_an_axis_that_nothing_moves_along(dtype, extent, product):
+    """As the sum of a broadcast: each step counts, also where all of them are one vector."""
+    s = ExprBuilder()
+    i, b, j = axes(i=8, b=3, j=extent)
+    x, y = dense("b0", dtype, (3, 8)), dense("b1", dtype, (8,), "w")
+    value = s.load(x, (A(b), A(i)))
+    stages = [
+        Reduce("t", "sum", (b, j), s.mul(value, value) if product else value, dtype),
+        Store("b1", (), (A(i),), s.temp("t", dtype)),
+    ]
+    check(row_kernel(stages, (x, y), (i,)), AVX2)
+
+
 @pytest.mark.parametrize("combine", ["argmax", "argmin"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 100), (40, 3), (33, 64)])
 @pytest.mark.parametrize("along_rows", [True, False])

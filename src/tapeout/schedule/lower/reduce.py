@@ -131,7 +131,7 @@ class _Reduction:
         total = around * (self.run + (self.tail > 0))
         if total <= (UNROLLED // 2 if self.scattered else UNROLLED):
             self.count = self.count if total >= 2 * ACCUMULATORS else 1
-            self.state = _Values(self._starts())
+            self.state = _Values(self.w, self._starts())
             self._unrolled()
         else:
             self.state = _Registers(self.w, self._starts())
@@ -288,8 +288,8 @@ class _Reduction:
 class _Values:
     """Accumulators as values: the steps stand one after the other."""
 
-    def __init__(self, starts: list[loops.Expr]) -> None:
-        self._starts = starts
+    def __init__(self, w: Writer, starts: list[loops.Expr]) -> None:
+        self._w, self._starts = w, starts
         self._parts: dict[int, loops.Expr] = {}
 
     def fresh(self, u: int) -> bool:
@@ -301,8 +301,8 @@ class _Values:
         return self._parts.get(u, self._starts[u])
 
     def set(self, u: int, value: loops.Expr) -> None:
-        """Change accumulator `u`."""
-        self._parts[u] = value
+        """Change accumulator `u`. What is the same in all lanes counts once for each of them."""
+        self._parts[u] = self._w.splat(value, self._starts[u].lanes)
 
 
 class _Registers:
