@@ -236,6 +236,7 @@ def _pack(
     strides = [prod(extents[n + 1 :]) for n in range(len(extents))]
     buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
     step = flat(product.k)
+    operand = _within_limits(product, operand, (*outer, last, *product.k))
     kernels = []
     for panel, first, lanes in ((Axis("panel", whole), 0, size), (Axis("panel", 1), whole, rest)):
         if not panel.extent or not lanes:
@@ -250,6 +251,19 @@ def _pack(
     column = Affine.of(last)
     index = [*(Affine.of(a) for a in outer), column // size, step, column % size]
     return Step(buffer, tuple(kernels), ExprBuilder().load(buffer, index))
+
+
+def _within_limits(product: Product, operand: Expr, axes: Sequence[Axis]) -> Expr:
+    """Return an operand that is 0 where loops leave its products out: without its border, such elements lie outside of it."""
+    limits = [g for g in product.limits if set(g.index.axes) <= set(axes)] if product.exact else []
+    if not limits:
+        return operand
+    s = ExprBuilder()
+
+    def guarded(e: Load) -> Expr:
+        return shared_load(s, replace(e, where=guards(*e.where, *limits)))
+
+    return Rewriter(s, {}, {}, guarded)(operand)
 
 
 def _bounded(product: Product, operand: Expr, axis: Axis, at: Affine) -> Expr:
