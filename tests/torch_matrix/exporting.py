@@ -97,8 +97,9 @@ def export(case: Case, variant: Variant, module: nn.Module) -> Exported:
         path = Path(folder) / "model.onnx"
         while True:
             try:
-                # Where gradients are recorded, attention traces as another kernel, which views its result as it cannot.
-                with torch.no_grad():
+                # The newer exporter traces some attention that records gradients as a kernel that it cannot take; the older
+                # one that which records none.
+                with torch.set_grad_enabled(variant.exporter == "legacy"):
                     _write(
                         copy.deepcopy(module), args, path, case, variant, names, outputs, dynamic
                     )
