@@ -3,6 +3,8 @@
     python benchmarks/run.py                                     # this interpreter for both
     python benchmarks/run.py --torch-python /path/to/python      # PyTorch in another environment
 
+Convolutional networks (`--workloads resnet18-cifar,mobilenetv2`) are exported by PyTorch into a temporary folder first.
+
 Each repeat runs A, B, A, B, …; the ratio is taken inside each pair, so that a machine whose speed drifts still compares fairly.
 """
 
@@ -13,23 +15,39 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from benchmarks.networks import NETWORKS  # noqa: E402  (after the path is set)
 
 
 def measure(
-    python: str, workload: str, engine: str, threads: int, seconds: float
+    python: str, workload: str, engine: str, threads: int, seconds: float, model: str
 ) -> dict[str, Any]:
     """Run one measurement in its own process."""
     command = [python, str(HERE / "step.py"), "--workload", workload, "--engine", engine]
-    command += ["--threads", str(threads), "--seconds", str(seconds)]
+    command += ["--threads", str(threads), "--seconds", str(seconds), "--model", model]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def exported(python: str, workload: str, folder: str) -> str:
+    """Return the file of a network that PyTorch has to write first, else an empty text."""
+    if workload not in NETWORKS:
+        return ""
+    path = str(Path(folder) / f"{workload}.onnx")
+    command = [python, str(HERE / "networks.py"), workload, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return path
 
 
 def main() -> None:
@@ -42,13 +60,21 @@ def main() -> None:
     parser.add_argument("--torch-python", default=sys.executable)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        _compare(args, folder)
+
+
+def _compare(args: argparse.Namespace, folder: str) -> None:
     rows = []
     for workload in args.workloads.split(","):
+        model = exported(args.torch_python, workload, folder)
         pairs = []
         for _ in range(args.repeats):
-            ours = measure(sys.executable, workload, "tapeout", args.threads, args.seconds)
-            torch = measure(args.torch_python, workload, "torch", args.threads, args.seconds)
-            pairs.append((ours, torch))
+            both = [
+                measure(python, workload, engine, args.threads, args.seconds, model)
+                for python, engine in ((sys.executable, "tapeout"), (args.torch_python, "torch"))
+            ]
+            pairs.append((both[0], both[1]))
         ratios = [t["ms_median"] / o["ms_median"] for o, t in pairs]
         fastest = [t["ms_min"] / o["ms_min"] for o, t in pairs]
         rows.append(

@@ -27,17 +27,22 @@ def main() -> None:
     parser.add_argument("--engine", choices=["tapeout", "torch"], required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--model", default="", help="the file that networks.py wrote")
     args = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(args.threads)
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: args.threads]))
 
-    from benchmarks.workloads import ENGINES, WORKLOADS
+    from benchmarks import networks, workloads
 
-    w = WORKLOADS[args.workload]
+    network = networks.NETWORKS.get(args.workload)
+    w = network or workloads.WORKLOADS[args.workload]
     batches = list(w.batches())
     start = time.perf_counter()
-    step = ENGINES[args.engine](w, args.threads)
+    if network is not None:
+        step = networks.ENGINES[args.engine](network, args.threads, args.model)
+    else:
+        step = workloads.ENGINES[args.engine](workloads.WORKLOADS[w.name], args.threads)
     losses = [step(batches[i % len(batches)]) for i in range(11)]
     ready = time.perf_counter() - start
     times: list[float] = []
@@ -46,7 +51,7 @@ def main() -> None:
         t = time.perf_counter()
         step(batches[i % len(batches)])
         times.append(time.perf_counter() - t)
-        if time.perf_counter() > end and len(times) >= 20:
+        if time.perf_counter() > end and len(times) >= (5 if network else 20):
             break
     median = statistics.median(times)
     print(
