@@ -259,7 +259,9 @@ def test_few_channels_stay_as_they_are() -> None:
 def test_no_padded_copy_of_an_activation_lives_on() -> None:
     plan = _conv(8, 1, 1).plan()
     assert not any(w.label.startswith("pad") for w in plan.works)
-    guarded = [w for w in plan.works if isinstance(w.kernel, ContractionKernel) and w.kernel.a.where]
+    guarded = [
+        w for w in plan.works if isinstance(w.kernel, ContractionKernel) and w.kernel.a.where
+    ]
     assert len(guarded) >= 2
 
 

@@ -90,7 +90,9 @@ class DataSource:
         sizes = {n: len(arrays[n]) for n in self.names}
         self._whole = len(set(sizes.values())) != 1
         if self._whole and self.batch_size is not None:
-            hint = "where samples are not the first dimension, pass batches: an iterable of mappings"
+            hint = (
+                "where samples are not the first dimension, pass batches: an iterable of mappings"
+            )
             raise DataError(f"arrays of {self.what} differ in length: {sizes}", hint=hint)
         self.rows = sizes[self.names[-1]]
         if not self.rows:

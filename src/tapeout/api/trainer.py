@@ -301,7 +301,9 @@ class Trainer:
         parameters = sum(s.type.bytes for s in slots if s.kind == "parameter")
         persistent = entry.program.layout.bytes
         buffers = entry.program.buffers.values()
-        gradients = _covered((b.offset, b.bytes) for b in buffers if b.space == "gradient" and not b.of)
+        gradients = _covered(
+            (b.offset, b.bytes) for b in buffers if b.space == "gradient" and not b.of
+        )
         total = entry.program.arena
         return Memory(
             parameters, persistent - parameters, gradients, total - persistent - gradients, total
