@@ -1,4 +1,4 @@
-"""Convolutional networks to time, as PyTorch modules; `python benchmarks/networks.py NAME FILE` writes one as ONNX.
+"""Larger networks to time, as PyTorch modules; `python benchmarks/networks.py NAME FILE` writes one as ONNX.
 
 The file carries PyTorch's initial weights of seed 0, so that both engines start from the same numbers. It is written when a
 benchmark runs, into a temporary folder: tens of megabytes do not belong into a repository.
@@ -13,36 +13,47 @@ from typing import Any
 
 import numpy as np
 
+SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+ADAMW = {"lr": 3e-4, "weight_decay": 0.01}
+
 
 @dataclass(frozen=True)
 class Network:
-    """One network to train, with stochastic gradient descent, momentum 0.9 and weight decay 5e-4.
+    """One network to train.
 
     Attributes:
         name: How it is called on the command line.
-        batch: Images per step.
-        shape: Shape of one image.
-        classes: How many labels there are.
+        batch: Samples per step.
+        shape: Shape of one sample: a picture, or so many tokens.
+        classes: How many labels there are, or tokens.
         flops: Multiply-adds of forward and backward times two, per step.
+        optimizer: Its name and its options.
     """
 
     name: str
     batch: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     flops: float
+    optimizer: tuple[str, dict[str, float]] = ("sgd", SGD)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are tokens, each of which the network tells the next of."""
+        return len(self.shape) == 1
 
     def batches(self, count: int = 4) -> list[dict[str, np.ndarray]]:
         """Return batches that are used in turn."""
         rng = np.random.default_rng(1)
+        return [self._batch(rng) for _ in range(count)]
+
+    def _batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         shape = (self.batch, *self.shape)
-        return [
-            {
-                "x": rng.standard_normal(shape).astype(np.float32),
-                "labels": rng.integers(0, self.classes, self.batch),
-            }
-            for _ in range(count)
-        ]
+        if self.is_text:
+            tokens = rng.integers(0, self.classes, (self.batch, self.shape[0] + 1))
+            return {"x": np.ascontiguousarray(tokens[:, :-1]), "labels": tokens[:, 1:].copy()}
+        x = rng.standard_normal(shape).astype(np.float32)
+        return {"x": x, "labels": rng.integers(0, self.classes, self.batch)}
 
 
 NETWORKS = {
@@ -50,9 +61,9 @@ NETWORKS = {
     for n in (
         Network("resnet18-cifar", 32, (3, 32, 32), 10, 106.53e9),
         Network("mobilenetv2", 16, (3, 96, 96), 1000, 5.34e9),
+        Network("gpt-nano", 8, (128,), 4096, 27.38e9, ("adamw", ADAMW)),
     )
 }
-OPTIMIZER = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def build(name: str) -> Any:
@@ -60,7 +71,8 @@ def build(name: str) -> Any:
     import torch
 
     torch.manual_seed(0)
-    return {"resnet18-cifar": _resnet18, "mobilenetv2": _mobilenetv2}[name]().train()
+    makers = {"resnet18-cifar": _resnet18, "mobilenetv2": _mobilenetv2, "gpt-nano": _gpt}
+    return makers[name]().train()
 
 
 def _unit(
@@ -119,12 +131,53 @@ def _mobilenetv2() -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000))
 
 
+def _gpt(width: int = 256, heads: int = 8, depth: int = 4) -> Any:
+    """Return GPT-2's decoder: learned positions, pre-norm, tanh GELU, no dropout, a head of its own."""
+    import torch
+    from torch import nn
+
+    network = NETWORKS["gpt-nano"]
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+        def forward(self, x: Any) -> Any:
+            n, t, _ = x.shape
+            q, k, v = self.qkv(x).reshape(n, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.out(y.transpose(1, 2).reshape(n, t, width))
+
+    class Gpt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Embedding(network.classes, width)
+            self.position = nn.Parameter(0.02 * torch.randn(network.shape[0], width))
+            self.blocks = nn.Sequential(*(_layer() for _ in range(depth)))
+            self.norm = nn.LayerNorm(width)
+            self.head = nn.Linear(width, network.classes, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.norm(self.blocks(self.token(x) + self.position)))
+
+    def _layer() -> Any:
+        wide = [nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width)]
+        return nn.Sequential(
+            _around(nn.Sequential(nn.LayerNorm(width), Attention())),
+            _around(nn.Sequential(nn.LayerNorm(width), *wide)),
+        )
+
+    return Gpt()
+
+
 def export(name: str, path: str) -> None:
     """Write a network in training mode."""
     import torch
 
     network = NETWORKS[name]
-    x = torch.zeros((network.batch, *network.shape))
+    kind = torch.int64 if network.is_text else torch.float32
+    x = torch.zeros((network.batch, *network.shape), dtype=kind)
     torch.onnx.export(
         build(name), (x,), path, dynamo=False, opset_version=17, input_names=["x"], output_names=["logits"],
         training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False,
@@ -137,10 +190,11 @@ def tapeout_step(
     """Return a function that runs one step of tapeout on the file and returns the loss."""
     import tapeout
 
+    kind, options = network.optimizer
     trainer = tapeout.Trainer(
         tapeout.load_onnx(path, mode="train"),
         loss=tapeout.losses.cross_entropy("logits"),
-        optimizer=tapeout.optimizers.sgd(**OPTIMIZER),
+        optimizer=getattr(tapeout.optimizers, kind)(**options),
         threads=threads,
     )
     return lambda batch: trainer.step(batch)["loss"]
@@ -152,12 +206,15 @@ def torch_step(network: Network, threads: int, path: str) -> Callable[[dict[str,
 
     torch.set_num_threads(threads)
     module = build(network.name)
-    optimizer = torch.optim.SGD(module.parameters(), fused=True, **OPTIMIZER)
+    kind, options = network.optimizer
+    make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[kind]
+    optimizer = make(module.parameters(), fused=True, **options)
 
     def step(batch: dict[str, np.ndarray]) -> float:
         x, labels = torch.from_numpy(batch["x"]), torch.from_numpy(batch["labels"])
         optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(module(x), labels)
+        logits = module(x).flatten(0, -2)
+        loss = torch.nn.functional.cross_entropy(logits, labels.flatten())
         loss.backward()
         optimizer.step()
         return float(loss.item())

@@ -3,7 +3,7 @@
     python benchmarks/run.py                                     # this interpreter for both
     python benchmarks/run.py --torch-python /path/to/python      # PyTorch in another environment
 
-Convolutional networks (`--workloads resnet18-cifar,mobilenetv2`) are exported by PyTorch into a temporary folder first.
+Larger networks (`--workloads resnet18-cifar,mobilenetv2,gpt-nano`) are exported by PyTorch into a temporary folder first.
 
 Each repeat runs A, B, A, B, …; the ratio is taken inside each pair, so that a machine whose speed drifts still compares fairly.
 """
