@@ -22,7 +22,7 @@ from tapeout.oracle import graph as oracle
 from tapeout.support.errors import OnnxImportError, TapeoutError, UnsupportedOperator
 from tests.onnx_models import Array
 
-PASS_AT_LEAST = 1602
+PASS_AT_LEAST = 1601
 """Of 1,884 in onnx 1.23 and later. Raise it with every operator."""
 
 REASONS = {
@@ -36,6 +36,9 @@ REASONS = {
 
 # Zeros that numpy's way of transforming leaves at 2e-7; these are exact, and the suite allows 1e-7.
 ZEROS = {"test_dft_inverse", "test_dft_inverse_opset19"}
+
+# Four of 192 entries lie a unit of f16 off, at 1.2e-3: the suite rounds after other steps.
+ROUNDED = {"test_attention_4d_causal_fp16"}
 
 # The numbers differ as they should: other random numbers, which torch draws otherwise as well.
 RANDOM = {
@@ -100,8 +103,8 @@ def imported(model: onnx.ModelProto, feed: dict[str, Array]) -> Any:
 def agree(got: Array, want: Array) -> None:
     assert got.shape == want.shape
     assert got.dtype == want.dtype
-    # Attention in 16 bits rounds at every step; the suite compares with other steps.
-    rtol = {"bfloat16": 1.6e-2, "float16": 2e-3}.get(got.dtype.name, 1e-3)
+    # Attention in bf16 rounds at every step; the suite compares with other steps.
+    rtol = 1.6e-2 if got.dtype.name == "bfloat16" else 1e-3
     exact = got.dtype.kind in "iub"
     a, b = (x if exact else x.astype(np.float64) for x in (got, want))
     np.testing.assert_allclose(a, b, rtol=0 if exact else rtol, atol=0 if exact else 1e-7)
@@ -132,6 +135,8 @@ def test_the_suite(capsys: pytest.CaptureFixture[str]) -> None:
                 counts["other random numbers"] += 1
             elif case.name in ZEROS:
                 counts["zeros that are nearer to zero"] += 1
+            elif case.name in ROUNDED:
+                counts["one unit of f16 off"] += 1
             else:
                 faults.append(f"{case.name}: wrong: {error}")
         else:
