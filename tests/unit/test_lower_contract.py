@@ -9,7 +9,8 @@ from tapeout.kernel.compute import Buffer, ContractionKernel, ExprBuilder, Store
 from tapeout.kernel.target import AVX2, AVX512, GENERIC
 from tapeout.schedule.lower import lower
 from tapeout.schedule.lower.contract import blocks
-from tapeout.schedule.lower.contract.lower import Plan, plan_contraction
+from tapeout.schedule.lower.contract.lower import plan_contraction
+from tapeout.schedule.lower.contract.planner import Plan
 from tapeout.schedule.lower.contract.tiles import choose_tiling, divide, vectors
 from tests.lowering import check, dense, ordered
 

@@ -1,0 +1,304 @@
+"""Plans one way to run a contraction: which operand lies across lanes, how operands are made ready, which tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tapeout.ir.affine import Affine, Axis, Guard
+from tapeout.kernel.compute import Expr, Load
+from tapeout.schedule.lower.contract.blocks import plan_blocks
+from tapeout.schedule.lower.contract.emit import ContractionLowering
+from tapeout.schedule.lower.contract.prepare import (
+    TRANSPOSE,
+    Step,
+    as_load,
+    evaluate_rows,
+    halo,
+    is_plain,
+    pack_columns,
+    pack_rows,
+)
+from tapeout.schedule.lower.contract.product import ROLES, Product, flatten_rows, merge, sort_roles
+from tapeout.schedule.lower.contract.task import may_limit
+from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
+from tapeout.schedule.lower.cost import touched
+from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.lower.finish import Finished
+from tapeout.schedule.lower.normal import offset_of
+
+if TYPE_CHECKING:
+    from tapeout.kernel.target import Target
+
+_COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 1.5
+"""Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
+
+_DIRECT_STEPS = 512
+_FEWEST_COLUMNS = 48
+"""From so many columns on, a copy of the rows is read often enough to pay."""
+_FAR_APART = 256
+_MOST_CROSSING, _MOST_TILES = 64, 4
+_SPARING, _MOST_POINTS = 0.75, 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run a contraction.
+
+    Attributes:
+        product: Ready for the tiles: `b` loads plainly, `a` does unless `local`.
+        tiling: Its tiles.
+        steps: Launches that make the operands ready, in order.
+        local: Whether `a` is evaluated into a local buffer, tile by tile.
+        packed: Whether `b` is in panels.
+        crossing: Whether row tiles cross from line to line; they are then written one by one.
+        cycles: Estimated cost.
+        windows: Whether `a` is in panels of which the outer row axes read overlapping parts.
+    """
+
+    product: Product
+    tiling: Tiling
+    steps: tuple[Step, ...]
+    local: bool
+    packed: bool
+    crossing: bool
+    cycles: float
+    windows: bool = False
+
+    def lower(self, target: Target, partials: int) -> Finished:
+        """Return the last kernel in loops; its sums are one of so many partial ones."""
+        blocks = plan_blocks(self.product, self.tiling, self.crossing, windows=self.windows)
+        return ContractionLowering(
+            self.product,
+            self.tiling,
+            blocks,
+            local=self.local,
+            packed=self.packed,
+            crossing=self.crossing,
+            fma=target.fma,
+            partials=partials,
+        ).lower()
+
+
+class Planner:
+    """Plans one orientation."""
+
+    def __init__(self, product: Product, target: Target, prefix: str) -> None:
+        self.product, self.target, self.prefix = product, target, prefix
+        self.steps: list[Step] = []
+        self.cycles = 0.0
+        self.windows = False
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        overlaps = self._overlaps()
+        if not overlaps:
+            self._pad_a()
+        self._pad_b()
+        # A copy in panels has the dimensions of the original, which k moves along one by one.
+        roles = ("batch", "rows", "cols") if overlaps else ROLES
+        self.product = merge(sort_roles(self.product), roles)
+        tiling, cycles = self._tiling(self.product)
+        rows = self.product.rows
+        crossing = False
+        exact = self.product.exact
+        if (
+            self._plain_a
+            and not exact
+            and len(rows) > 1
+            and rows[-1].extent * rows[-2].extent <= _MOST_CROSSING
+        ):
+            crossed = flatten_rows(self.product)
+            other, fewer = self._tiling(crossed)
+            if other.rows.tiles <= _MOST_TILES and fewer < 0.9 * cycles:
+                self.product, tiling, cycles, crossing = crossed, other, fewer, True
+        self.cycles += cycles
+        self._count_stores()
+        self._ready_a(tiling)
+        packed = self._ready_b(tiling)
+        local = not self._plain_a
+        if local:
+            axes = (*self.product.batch, *self.product.rows)
+            self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
+        # Rows and columns stay as the tiles were chosen for them; k may have become simpler.
+        ready = merge(self.product, ("batch", "k"))
+        steps = tuple(self.steps)
+        return Plan(ready, tiling, steps, local, packed, crossing, self.cycles, self.windows)
+
+    def _tiling(self, p: Product) -> tuple[Tiling, float]:
+        """Return the tiles of the last axes, and the estimated cycles of the whole."""
+        rows, columns = p.rows[-1].extent, p.cols[-1].extent
+        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes)
+        outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
+        return tiling, tiling.cycles * p.steps * outer
+
+    @property
+    def _plain_a(self) -> bool:
+        return is_plain(self.product.a, self.product.accumulate)
+
+    def _pad_a(self) -> None:
+        """Give the row operand, if it has a border, a copy with one."""
+        a = self.product.a
+        if not self._plain_a and not self._limit("a", a):
+            self._copy("a", a, halo(self.product, a, self._name()), _COPY)
+
+    def _pad_b(self) -> None:
+        """Give the column operand, if it has a border or lies across its lanes, a copy as it should be."""
+        p, column = self.product, self.product.cols[-1]
+        at = offset_of(p.b, p.by_name) if isinstance(p.b, Load) else Affine()
+        if not at.is_linear or at.coefficient(column) != 1:
+            if not is_plain(p.b, p.accumulate) and self._limit("b", p.b):
+                p = self.product
+            along = halo(p, p.b, self._name(), last=column)
+            if along is not None:
+                self._copy("b", p.b, along, TRANSPOSE)
+                return
+        if not is_plain(p.b, p.accumulate) and not self._limit("b", p.b):
+            self._copy("b", p.b, halo(p, p.b, self._name()), _COPY)
+
+    def _copy(self, side: str, operand: Expr, step: Step | None, cycles: float) -> None:
+        """Read an operand from a copy with a border, but remember where the border is."""
+        if step is None:
+            return
+        if isinstance(operand, Load) and operand.other == 0:
+            limits = tuple(g for g in operand.where if self._spares(g))
+            self.product = replace(self.product, limits=(*self.product.limits, *limits))
+        self._use(side, step, cycles)
+
+    def _spares(self, limit: Guard) -> bool:
+        """Whether leaving products with a border out spares so many that short loops are worth it."""
+        p = self.product
+        axes = limit.index.axes
+        if not limit.index.is_linear or p.rows[-1] in axes or p.cols[-1] in axes:
+            return False
+        points = prod(a.extent for a in axes)
+        if points > _MOST_POINTS:
+            return False
+        found = np.full((), limit.index.const, np.int64)
+        for a in axes:
+            step = limit.index.coefficient(a)
+            found = found[..., None] + step * np.arange(a.extent, dtype=np.int64)
+        inside = np.count_nonzero((found >= limit.lo) & (found < limit.hi))
+        return bool(inside <= _SPARING * points)
+
+    def _limit(self, side: str, operand: Expr) -> bool:
+        """Leave the border of an operand out by the bounds of loops, if these are the same for a whole tile."""
+        p = self.product
+        if not isinstance(operand, Load) or operand.other != 0:
+            return False
+        plain = replace(operand, where=())
+        if not is_plain(plain, p.accumulate) or not p.place(plain).is_linear:
+            return False
+        varying = (p.rows[-1], p.cols[-1])
+        for g in operand.where:
+            steps = [a for a in g.index.axes if a in p.k]
+            if any(a in varying for a in g.index.axes):
+                return False
+            if len(steps) != 1 or not may_limit(g, steps[0]):
+                return False
+        a, b = (plain, p.b) if side == "a" else (p.a, plain)
+        limits = (*p.limits, *operand.where)
+        self.product = replace(p, a=a, b=b, limits=limits, exact=True)
+        return True
+
+    def _name(self) -> str:
+        return f"{self.prefix}{len(self.steps)}"
+
+    def _use(self, side: str, step: Step | None, cycles: float) -> None:
+        """Read an operand from a scratch buffer from now on."""
+        if step is None:
+            return
+        buffers = (*self.product.buffers, replace(step.buffer, access="r"))
+        a, b = (step.read, self.product.b) if side == "a" else (self.product.a, step.read)
+        self.product = replace(self.product, buffers=buffers, a=a, b=b)
+        self.steps.append(step)
+        self.cycles += cycles * prod(step.buffer.shape)
+
+    def _count_stores(self) -> None:
+        p = self.product
+        points = prod(a.extent for a in (*p.batch, *p.rows, *p.cols))
+        if p.store_place().coefficient(p.cols[-1]) != 1:
+            self.cycles += _SCATTER * points
+
+    def _ready_a(self, tiling: Tiling) -> None:
+        size = tiling.rows.size
+        if self._share_windows(size):
+            return
+        if not self._plain_a and not self.product.exact:
+            self._pad_a()
+        p = self.product
+        wide = prod(a.extent for a in p.cols) >= _FEWEST_COLUMNS
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
+        if self._plain_a:
+            at = p.place(as_load(p.a))
+            once = 2 * touched(as_load(p.a), p.by_name) >= products
+            if not (once and wide) or p.exact:
+                return
+            if self._apart(at):
+                self._use("a", pack_rows(p, size, self._name()), _COPY)
+            elif p.steps > 64 and self._aliases(at):
+                self._use("a", evaluate_rows(p, self._name()), _COPY)
+            return
+        reads = [touched(e, p.by_name) for e in loads(p.a)]
+        if 2 * max(reads, default=1) < products:
+            return
+        unit = any(p.place(e).coefficient(a) == 1 for e in loads(p.a) for a in p.k)
+        step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
+        self._use("a", step, _COPY)
+
+    def _share_windows(self, size: int) -> bool:
+        """Let all windows, which overlap, read one copy in panels, its border included; return whether that can be."""
+        p = self.product
+        if not self._overlaps():
+            return False
+        panels = halo(p, p.a, self._name(), last=p.rows[-1], panel=size, reuse=1)
+        self._use("a", panels, TRANSPOSE)
+        self.windows = panels is not None
+        return self.windows
+
+    def _overlaps(self) -> bool:
+        """Whether rows lie side by side and steps of k far apart, and products share what they read of the rows."""
+        p = self.product
+        found = [e for e in loads(p.a) if all(isinstance(i, Affine) for i in e.index)]
+        if not found or prod(a.extent for a in p.cols) < _FEWEST_COLUMNS or p.exact:
+            return False
+        widest = max(found, key=lambda e: touched(e, p.by_name))
+        at = p.place(widest)
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
+        return self._apart(at) and touched(widest, p.by_name) < products
+
+    def _apart(self, at: Affine) -> bool:
+        """Whether rows lie side by side but every step of k would touch another cache line for a few bytes of them."""
+        p = self.product
+        far = _stride(at, p.k) * p.accumulate.bytes >= _FAR_APART
+        return at.is_linear and at.coefficient(p.rows[-1]) == 1 and far
+
+    def _aliases(self, at: Affine) -> bool:
+        """Return whether all rows of a tile fall into one set of the first-level cache."""
+        step = at.coefficient(self.product.rows[-1]) * self.product.accumulate.bytes
+        return step != 0 and step % 4096 == 0
+
+    def _ready_b(self, tiling: Tiling) -> bool:
+        """Pack the column operand if that pays or must be; return whether it was."""
+        p = self.product
+        rows = prod(a.extent for a in p.rows)
+        column = p.cols[-1]
+        if is_plain(p.b, p.accumulate):
+            at = p.place(as_load(p.b))
+            unit = at.is_linear and at.coefficient(column) == 1
+            far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
+            if unit and (rows < 48 or not (far or p.steps > _DIRECT_STEPS)):
+                return False
+            cycles = _COPY if unit else TRANSPOSE
+        else:
+            cycles = TRANSPOSE
+        self._use("b", pack_columns(p, tiling, self._name()), cycles)
+        return True
+
+
+def _stride(at: Affine, k: tuple[Axis, ...]) -> int:
+    """Return the elements from one step of k to the next."""
+    return abs(at.coefficient(k[-1])) if k else 0
