@@ -9,7 +9,16 @@ from tapeout.cli import options as o
 
 @click.command(name="eval")
 @o.together(
-    o.model, o.data, o.rename, o.transform, o.loss, o.labels, o.batch_size, o.threads, o.as_json
+    o.model,
+    o.data,
+    o.rename,
+    o.transform,
+    o.loss,
+    o.labels,
+    o.batch_size,
+    o.threads,
+    o.target,
+    o.as_json,
 )
 def command(
     model: str,
@@ -20,6 +29,7 @@ def command(
     labels: str | None,
     batch_size: int,
     threads: int | None,
+    target: str,
     as_json: bool,
 ) -> None:
     """Print the loss, and for class labels the accuracy, of a model on data. The model runs in inference mode.
@@ -36,7 +46,7 @@ def command(
     speaker = Speaker(json=as_json)
     graph = reading.load_model(model, modes=("eval",))
     loss = parse_loss(loss_text, graph, labels)
-    trainer = Trainer(graph, loss=loss, optimizer=None, threads=threads)
+    trainer = Trainer(graph, loss=loss, optimizer=None, threads=threads, target=target)
     dataset = reading.load_dataset(data_text, inputs, transforms)
     found = reading.mapped(dataset, graph, reading.label_of(loss), data_text)
     speaker.line("data", f"{found.samples:,} samples")

@@ -109,6 +109,14 @@ threads = click.option(
     metavar="T",
     help="Threads to run with; default: TAPEOUT_THREADS or all cores. Results do not depend on it.",
 )
+target = click.option(
+    "--target",
+    default="native",
+    show_default=True,
+    metavar="CLASS",
+    help="What to generate code for: native (the best that this machine runs), avx512, avx2, generic, or the least "
+    "processor of a level, x86-64-v3 or x86-64-v4.",
+)
 seed = click.option(
     "--seed",
     type=click.IntRange(min=0),

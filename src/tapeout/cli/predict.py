@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Outputs by name as .npz, or a single one as .npy.",
 )
-@o.together(o.rename, o.transform, o.batch_size, o.threads)
+@o.together(o.rename, o.transform, o.batch_size, o.threads, o.target)
 def command(
     model: str,
     data_text: str,
@@ -34,6 +34,7 @@ def command(
     transforms: tuple[str, ...],
     batch_size: int,
     threads: int | None,
+    target: str,
 ) -> None:
     """Run a model on data and write its outputs. The model runs in inference mode.
 
@@ -60,7 +61,8 @@ def command(
     dataset = reading.load_dataset(data_text, inputs, transforms)
     found = reading.mapped(dataset, graph, None, data_text)
     speaker.line("data", "\n".join((*found.notes, *found.mapping.lines)))
-    outputs = _run(tapeout.compile(graph, threads=threads), found.arrays, batch_size)
+    program = tapeout.compile(graph, target=target, threads=threads)
+    outputs = _run(program, found.arrays, batch_size)
     _write(path, outputs)
     for name, array in outputs.items():
         speaker.line("wrote", f"{path}: {name} {array.dtype}{list(array.shape)}")

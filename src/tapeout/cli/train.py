@@ -40,6 +40,7 @@ class Request:
     classes: int | None
     seed: int
     threads: int | None
+    target: str
     inputs: tuple[str, ...]
     transforms: tuple[str, ...]
     output: str
@@ -69,7 +70,7 @@ class Request:
     metavar="E",
     help="Passes over the data.",
 )
-@o.together(*o.changes, o.seed, o.threads)
+@o.together(*o.changes, o.seed, o.threads, o.target)
 @click.option(
     "-o",
     "--output",
@@ -155,6 +156,7 @@ def _trainer(request: Request) -> Trainer:
         loss=parse_loss(request.loss_text, graph, request.labels),
         optimizer=parse_optimizer(request.optimizer_text, request.lr),
         threads=request.threads,
+        target=request.target,
         seed=request.seed,
         clip_norm=request.clip_norm,
     )
@@ -181,7 +183,7 @@ def _resumed(request: Request) -> Trainer:
         raise OptionError(
             f"{clash[0]} comes from the checkpoint and cannot be changed", where="--resume"
         )
-    trainer = Trainer.restore(request.resume or "", threads=request.threads)
+    trainer = Trainer.restore(request.resume or "", threads=request.threads, target=request.target)
     if request.lr is not None:
         trainer.hyperparameters["lr"] = request.lr
     if trainer.epoch >= request.epochs:

@@ -53,8 +53,7 @@ def resolve_target(name: str) -> Target:
         from tapeout.codegen.machine import native
 
         return native()
-    if name not in targets.BY_NAME:
-        raise OptionError(
-            f"no target is called {name!r}", hint=nearest(name, ["native", *targets.BY_NAME])
-        )
-    return targets.BY_NAME[name]
+    known = targets.BY_NAME | targets.LEVELS
+    if name not in known:
+        raise OptionError(f"no target is called {name!r}", hint=nearest(name, ["native", *known]))
+    return known[name]

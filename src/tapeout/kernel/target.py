@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,8 @@ AVX512 = Target("avx512", vector_bytes=64, registers=32, l1=48 * 1024, l2=1024 *
 AVX2 = Target("avx2")
 GENERIC = Target("generic", vector_bytes=16, fma=False)
 BY_NAME = {t.name: t for t in (AVX512, AVX2, GENERIC)}
+LEVELS = {
+    "x86-64-v3": replace(AVX2, cpu="x86-64-v3"),
+    "x86-64-v4": replace(AVX512, cpu="x86-64-v4"),
+}
+"""A class on the least processor of an x86-64 microarchitecture level, whatever more the host has."""
