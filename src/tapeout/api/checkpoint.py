@@ -48,6 +48,7 @@ def save(trainer: Trainer, path: str | Path) -> None:
         "loss": _spell(trainer.loss),
         "optimizer": _spell(trainer.optimizer),
         "clip_norm": trainer.clip_norm,
+        "precision": [list(rule) for rule in trainer.precision.rules],
         "trainable": {n: v.trainable for n, v in trainer.model.parameters.items()},
         "settings": settings.to_data(trainer.model),
         "operations": _operations(trainer.model),
@@ -76,6 +77,7 @@ def restore(
     optimizer = given.pop("optimizer", None) or _build(meta["optimizer"], path, "optimizer")
     given.setdefault("clip_norm", meta["clip_norm"])
     given.setdefault("seed", meta["seed"])
+    given.setdefault("precision", dict(meta.get("precision", ())) or None)
     trainer = Trainer(_model(model, tensors, meta, path), loss=loss, optimizer=optimizer, **given)
     saved = {n.removeprefix(VARIABLE): a for n, a in tensors.items() if n.startswith(VARIABLE)}
     _check_fit(trainer, saved, path)

@@ -11,6 +11,7 @@ from tapeout.api.batches import array_of, fit_array
 from tapeout.api.binding import bind_dims
 from tapeout.api.session import CheckFailed, Entry, Session
 from tapeout.driver.step import training_step as _training_step
+from tapeout.ir.precision import Choice, Precision
 from tapeout.support.errors import DataError, nearest
 from tapeout.training.losses import as_loss
 
@@ -56,6 +57,16 @@ class Executable:
         except CheckFailed as failed:
             raise DataError(failed.message) from None
 
+    @property
+    def session(self) -> Session:
+        """The variables and what is compiled over them."""
+        return self._session
+
+    def graph_for(self, arrays: Mapping[str, Any] | None = None) -> Graph:
+        """Return the graph with its dimensions bound by the shapes of arrays; None: as they are known."""
+        shapes = {n: tuple(np.shape(array_of(a))) for n, a in (arrays or {}).items()}
+        return self.graph.bind(bind_dims(self.graph, shapes))
+
     def variable(self, name: str) -> Array:
         """Return a copy of a parameter or state."""
         return self._session.read(name)
@@ -94,6 +105,16 @@ def training_step(
     optimizer: Optimizer,
     *,
     clip_norm: float | None = None,
+    precision: Choice | None = None,
 ) -> Graph:
-    """Return the whole training step as one graph: output `loss`, and updates of parameters and states."""
-    return _training_step(graph, as_loss(loss), optimizer, clip_norm=clip_norm)
+    """Return the whole training step as one graph: output `loss`, and updates of parameters and states.
+
+    Args:
+        graph: The model.
+        loss: One of `tapeout.losses`, the name of a scalar output, or a function over Sym.
+        optimizer: One of `tapeout.optimizers`.
+        clip_norm: Scale all gradients together so that their norm is at most this; None: no clipping.
+        precision: `bf16`, or one of `f32` and `bf16` by glob of layers, as `Trainer` takes it; None: the types of the model.
+    """
+    chosen = Precision.of(precision, "precision")
+    return _training_step(graph, as_loss(loss), optimizer, clip_norm=clip_norm, precision=chosen)

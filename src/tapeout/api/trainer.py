@@ -28,6 +28,8 @@ from tapeout.driver.step import (
     step_entry,
 )
 from tapeout.ir.graph import Graph
+from tapeout.ir.precision import Choice, Precision
+from tapeout.passes.mixed import layers_of
 from tapeout.support.errors import DataError, OptionError, ShapeError, nearest
 from tapeout.training.losses import Loss, as_loss
 
@@ -70,6 +72,9 @@ class Trainer:
         threads: Threads to run with; None: TAPEOUT_THREADS or the cores of this process. Results do not depend on it.
         seed: Seed of the order of samples and of random operations.
         clip_norm: Scale all gradients together so that their norm is at most this; None: no clipping.
+        precision: `bf16`: products and convolutions read bf16 and add in f32, activations are kept in bf16; parameters, their
+            gradients, optimiser states, statistics and losses stay f32. `{"head*": "f32"}` excepts layers by glob, of a node's
+            or a weight's name. None: everything in the types of the model.
         checked: Test the bounds of every memory access (slow); None: as TAPEOUT_CHECKED says.
         guard: Put the arena between two inaccessible pages.
 
@@ -88,6 +93,7 @@ class Trainer:
         threads: int | None = None,
         seed: int = 0,
         clip_norm: float | None = None,
+        precision: Choice | None = None,
         checked: bool | None = None,
         guard: bool = False,
     ) -> None:
@@ -98,6 +104,9 @@ class Trainer:
             model = load_onnx(model)
         self.model = model
         self.loss, self.optimizer, self.clip_norm = as_loss(loss), optimizer, clip_norm
+        self.precision = Precision.of(precision, "precision")
+        if not self.precision.is_full:
+            self.precision.check(layers_of(model), model.name)
         self.seed = seed
         self.notes: list[str] = list(model.notes)
         self.attachments: dict[str, Any] = {}
@@ -324,6 +333,28 @@ class Trainer:
         """Threads that the native code runs with."""
         return self.session.threads
 
+    def graph_for(self, kind: str = "step", batch: Batch | None = None) -> Graph:
+        """Return the graph of an entry point as it enters the passes.
+
+        Args:
+            kind: `step`, `gradients`, `loss`, `evaluate` or `predict`.
+            batch: Binds the dimensions by its shapes; None: as last bound.
+        """
+        if batch is None:
+            return self._graph(kind, self._dims, self._likely_labels())
+        shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
+        dims = bind_dims(self.model, {n: s for n, s in shapes.items() if n in self.model.input})
+        known = {n: s for n, s in shapes.items() if n in self.label_names}
+        return self._graph(kind, dims, known)
+
+    def _likely_labels(self) -> dict[str, tuple[int, ...]]:
+        """Return shapes for labels that nobody has seen: one for each token where the model scores every token it reads."""
+        bound = self.model.bind(self._dims)
+        read = [v.type.shape for v in bound.inputs if v.type.rank > 1]
+        scored = [v.type.shape[:-1] for _, v in bound.outputs]
+        shape = next((s for s in scored if s in read), None)
+        return {} if shape is None else dict.fromkeys(self.label_names, shape)
+
     def step_graph(self) -> Graph:
         """Return the training step (or the gradients) as it enters the passes, dimensions as last bound."""
         kind = "step" if self.optimizer else "gradients"
@@ -434,17 +465,17 @@ class Trainer:
         if kind in ("evaluate", "predict"):
             bound = self.inference().bind(dims)
             return (
-                predict_entry(bound)
+                predict_entry(bound, self.precision)
                 if kind == "predict"
-                else evaluate_entry(bound, self.loss, labels)
+                else evaluate_entry(bound, self.loss, labels, self.precision)
             )
         bound = self.model.bind(dims)
         if kind == "loss":
-            return loss_entry(bound, self.loss, labels)
+            return loss_entry(bound, self.loss, labels, self.precision)
         if kind == "gradients":
-            return gradient_entry(bound, self.loss, wrt, labels)
+            return gradient_entry(bound, self.loss, wrt, labels, precision=self.precision)
         assert self.optimizer is not None
-        return step_entry(bound, self.loss, self.optimizer, self.clip_norm, labels)
+        return step_entry(bound, self.loss, self.optimizer, self.clip_norm, labels, self.precision)
 
     def inference(self) -> Graph:
         """Return the model in inference mode."""

@@ -13,8 +13,11 @@ from tapeout.driver.region_checks import with_region_checks
 from tapeout.ir.build import rebuilder
 from tapeout.ir.dtype import f64, i64
 from tapeout.ir.graph import Graph, Module
+from tapeout.ir.precision import Precision
 from tapeout.ir.type import TensorType
 from tapeout.ops.sym import Sym, constant
+from tapeout.passes.decompose import Decompose
+from tapeout.passes.mixed import Mixed
 from tapeout.passes.recognize import Recognize
 from tapeout.support.errors import OptionError
 from tapeout.support.loc import Loc
@@ -35,6 +38,8 @@ HYPER = "hyper/"
 STEP = "optimizer/step"
 NOT_FINITE = "the loss is not finite"
 GRADIENT_NOT_FINITE = "the norm of the gradients is not finite"
+FULL = Precision()
+"""Everything in the types of the model."""
 
 
 def loss_graph(
@@ -76,6 +81,7 @@ def training_module(
     wrt: Sequence[str] | None = None,
     shapes: Mapping[str, Shape] | None = None,
     notes: list[str] | None = None,
+    precision: Precision = FULL,
 ) -> Module:
     """Return the module with `step` (when there is an optimiser), `gradients`, `evaluate` and `predict`.
 
@@ -88,16 +94,17 @@ def training_module(
         wrt: Names for `gradients`; None for all trainable parameters.
         shapes: Shapes of the batch by input name, where known.
         notes: Gets one line for each choice the loss made.
+        precision: In which layers products read bf16.
 
     Raises:
         OptionError: Nothing is trainable, or a name is unknown.
     """
-    graphs = [gradient_entry(graph, loss, wrt, shapes, notes)]
+    graphs = [gradient_entry(graph, loss, wrt, shapes, notes, precision)]
     if optimizer is not None:
-        graphs.insert(0, step_entry(graph, loss, optimizer, clip_norm, shapes))
+        graphs.insert(0, step_entry(graph, loss, optimizer, clip_norm, shapes, precision))
     graphs += [
-        evaluate_entry(evaluation or graph, loss, shapes),
-        predict_entry(evaluation or graph),
+        evaluate_entry(evaluation or graph, loss, shapes, precision),
+        predict_entry(evaluation or graph, precision),
     ]
     variables: dict[str, Variable] = {}
     for g in graphs:
@@ -112,6 +119,7 @@ def step_entry(
     optimizer: Optimizer,
     clip_norm: float | None,
     shapes: Mapping[str, Shape] | None,
+    precision: Precision = FULL,
 ) -> Graph:
     """Return the training step: outputs `loss` (and `grad_norm` with clipping), updates of parameters and states."""
     with_loss, _ = loss_graph(graph, loss, shapes=shapes)
@@ -131,14 +139,39 @@ def step_entry(
         b, tuple(b.nodes), {value.value: constant(b, 1.0, value.dtype)}, [v.value for v in trained]
     )
     b.set_output(LOSS, value.value)
+    for name, new in with_loss.updates:
+        b.set_update(name, new)
     grads = [(v, found[v.value]) for v in trained]
+    if not precision.is_full:
+        b, grads = _in_precision(b, grads, precision)
     with b.at(Loc("", "clip", "update")):
         grads = _clipped(b, grads, clip_norm)
     with b.at(Loc("", "optimizer", "update")):
         _update(b, grads, optimizer)
-    for name, new in with_loss.updates:
-        b.set_update(name, new)
     return b.graph()
+
+
+def _in_precision(
+    b: Builder, grads: list[tuple[Variable, Sym | None]], precision: Precision
+) -> tuple[Builder, list[tuple[Variable, Sym | None]]]:
+    """Return what a builder holds, and gradients in it, with products that read bf16; what follows is not touched."""
+    for v, g in grads:
+        if g is not None:
+            b.set_output(GRAD + v.name, g.value)
+    graph = mixed(b.graph(), precision)
+    b = _kept(graph, graph.name)
+    found = graph.output
+    for name, value in graph.outputs:
+        if not name.startswith(GRAD):
+            b.set_output(name, value)
+    for name, value in graph.updates:
+        b.set_update(name, value)
+    return b, [(v, None if g is None else Sym(b, found[GRAD + v.name])) for v, g in grads]
+
+
+def mixed(graph: Graph, precision: Precision) -> Graph:
+    """Return a graph of which products read bf16 where a precision says so."""
+    return graph if precision.is_full else Mixed(precision).run(Decompose().run(graph))
 
 
 def gradient_entry(
@@ -147,6 +180,7 @@ def gradient_entry(
     wrt: Sequence[str] | None,
     shapes: Mapping[str, Shape] | None,
     notes: list[str] | None = None,
+    precision: Precision = FULL,
 ) -> Graph:
     """Return the graph with outputs `loss` and `grad/<name>`; it updates nothing."""
     from tapeout.autodiff.gradients import named_values
@@ -166,10 +200,12 @@ def gradient_entry(
         b.set_output(
             GRAD + name, (Sym(b, v).zeros_like() if cotangent is None else cotangent).value
         )
-    return b.graph()
+    return mixed(b.graph(), precision)
 
 
-def loss_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None) -> Graph:
+def loss_entry(
+    graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None, precision: Precision = FULL
+) -> Graph:
     """Return the forward pass in training mode with the one output `loss`; it updates nothing."""
     with_loss, context = loss_graph(graph, loss, shapes=shapes)
     b = context.builder
@@ -178,10 +214,12 @@ def loss_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None) -> 
     b.outputs.clear()
     b.set_output(LOSS, with_loss.output[LOSS])
     add_checks(b)
-    return b.graph()
+    return mixed(b.graph(), precision)
 
 
-def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None) -> Graph:
+def evaluate_entry(
+    graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None, precision: Precision = FULL
+) -> Graph:
     """Return the graph with outputs `loss` and, for class labels, `correct` and `counted` (i64 scalars)."""
     with_loss, context = loss_graph(graph, loss, shapes=shapes)
     b = context.builder
@@ -199,10 +237,10 @@ def evaluate_entry(graph: Graph, loss: Loss, shapes: Mapping[str, Shape] | None)
         b.set_output("correct", correct.value)
         b.set_output("counted", counted.value)
     add_checks(b)
-    return b.graph()
+    return mixed(b.graph(), precision)
 
 
-def predict_entry(graph: Graph) -> Graph:
+def predict_entry(graph: Graph, precision: Precision = FULL) -> Graph:
     """Return the model itself: its outputs and no update."""
     graph = Recognize().run(graph)
     graph = with_region_checks(graph)
@@ -210,7 +248,7 @@ def predict_entry(graph: Graph) -> Graph:
     add_checks(b)
     for name, value in graph.outputs:
         b.set_output(name, value)
-    return b.graph()
+    return mixed(b.graph(), precision)
 
 
 def add_checks(b: Builder) -> None:
@@ -230,10 +268,15 @@ def add_checks(b: Builder) -> None:
 
 
 def training_step(
-    graph: Graph, loss: Loss, optimizer: Optimizer, *, clip_norm: float | None = None
+    graph: Graph,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    clip_norm: float | None = None,
+    precision: Precision = FULL,
 ) -> Graph:
     """Return the combined training step as one graph, dimensions still unbound where the model's are."""
-    return graph.then(lambda g: step_entry(g, loss, optimizer, clip_norm, None))
+    return graph.then(lambda g: step_entry(g, loss, optimizer, clip_norm, None, precision))
 
 
 def _kept(graph: Graph, name: str) -> Builder:

@@ -74,6 +74,7 @@ class Facts:
         accesses: Every distinct read.
         cheap: Operations of one element that cost about as much as a load (casts included).
         dear: Other operations of one element.
+        widens: Whether the element is one of an operand as a wider float: that loses nothing and costs next to nothing.
     """
 
     axes: tuple[Axis, ...]
@@ -81,6 +82,7 @@ class Facts:
     accesses: tuple[Access, ...]
     cheap: int
     dear: int
+    widens: bool = False
 
     @property
     def moves(self) -> bool:
@@ -106,7 +108,15 @@ def facts(node: Node) -> Facts:
     cheap, dear = _cost([element, *(i for a in accesses for i in a.index if isinstance(i, Expr))])
     if isinstance(op, Contraction):
         cheap, dear = 0, cheap + dear
-    return Facts(axes, reduced, tuple(accesses), cheap, dear)
+    widens = not reduced and isinstance(element, Cast) and is_factor(element)
+    return Facts(axes, reduced, tuple(accesses), cheap, dear, widens)
+
+
+def is_factor(e: Expr) -> bool:
+    """Whether an expression is a load, maybe of a narrower float: then it can be a factor of a contraction without being kept."""
+    if isinstance(e, Cast) and e.dtype.is_float and e.arg.dtype.is_float:
+        return isinstance(e.arg, Load) and e.arg.dtype.bits < e.dtype.bits
+    return isinstance(e, Load)
 
 
 def own_axes(shape: Iterable[int], letter: str = "i") -> tuple[Axis, ...]:

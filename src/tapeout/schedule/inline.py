@@ -1,7 +1,7 @@
 """Decides which values are kept in memory and which are evaluated anew wherever they are read.
 
 Only what costs about as much as the load that it saves is evaluated anew: numbers, data movement whose index maps stay linear,
-and comparisons of values that are kept anyway.
+conversions to a wider float (so that what is kept is narrow), and comparisons of values that are kept anyway.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tapeout.ir.op import Contraction, Elementwise, Pointwise, Reduction, Scatte
 from tapeout.kernel.compute import Expr, ExprBuilder, Load
 from tapeout.ops.control import Control, Scan
 from tapeout.schedule.element import Elements
+from tapeout.schedule.facts import is_factor
 from tapeout.schedule.model import row_major, strides
 from tapeout.schedule.nest import part_of
 
@@ -96,7 +97,7 @@ class _Chooser:
             if access.gathers:
                 return False
             element = probe.elements.read(value, access.index, access.where, access.other)
-            if isinstance(node.op, Contraction) and not isinstance(element, Load):
+            if isinstance(node.op, Contraction) and not is_factor(element):
                 return False
         return probe.linear
 
@@ -104,7 +105,7 @@ class _Chooser:
         if not isinstance(node.op, Pointwise):
             return False
         facts = self.facts[node]
-        if facts.moves:
+        if facts.moves or facts.widens:
             return not self._is_last_move(node)
         return self._is_cheap_test(node, facts)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.op import Contraction, Pointwise, Reduction
-from tapeout.kernel.compute import Load
+from tapeout.schedule.facts import is_factor
 from tapeout.schedule.group import Groups, group_nodes
 from tapeout.schedule.inline import LinearProbe
 
@@ -149,6 +149,6 @@ class _Chooser:
             if access.gathers or access.where:
                 return False
             element = probe.elements.read(value, access.index, access.where, access.other)
-            if isinstance(reader.op, Contraction) and not isinstance(element, Load):
+            if isinstance(reader.op, Contraction) and not is_factor(element):
                 return False
         return probe.linear
