@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tapeout.schedule.lower.lower import lower
+from tapeout.schedule.lower.lower import choices, lower
 from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 
-__all__ = ["Lowered", "LoweredLaunch", "Scratch", "lower"]
+__all__ = ["Lowered", "LoweredLaunch", "Scratch", "choices", "lower"]

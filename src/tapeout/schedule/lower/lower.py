@@ -12,7 +12,11 @@ from tapeout.kernel.compute import (
     ScatterKernel,
 )
 from tapeout.kernel.target import Target
-from tapeout.schedule.lower.contract.lower import no_columns, plan_contraction
+from tapeout.schedule.lower.contract.lower import (
+    alternatives,
+    no_columns,
+    plan_contraction,
+)
 from tapeout.schedule.lower.contract.split import Split, split_k
 from tapeout.schedule.lower.cost import bytes_of, flops_of, scatter_cost
 from tapeout.schedule.lower.empty import is_empty, without_empty
@@ -22,12 +26,13 @@ from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 from tapeout.schedule.lower.scatter import lower_scatter
 
 
-def lower(kernel: Kernel, target: Target) -> Lowered:
+def lower(kernel: Kernel, target: Target, choice: str | None = None) -> Lowered:
     """Return a kernel as launches of loops.
 
     Args:
         kernel: What to compute.
         target: The class of machine; rounding depends on it, on shapes and on types, never on threads.
+        choice: One of `choices(kernel, target)`; it changes no bit of the result.
 
     Returns:
         Launches in order, and the scratch buffers between them.
@@ -39,14 +44,31 @@ def lower(kernel: Kernel, target: Target) -> Lowered:
     if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
         return _loop(as_loop(kernel), target)
     split = split_k(kernel)
-    return _whole(kernel, target) if split is None else _in_parts(split, target)
+    if split is None:
+        return _whole(kernel, target, choice)
+    return _in_parts(split, target, choice)
+
+
+def choices(kernel: Kernel, target: Target) -> list[str]:
+    """Return names of ways to lower a kernel that give the same bits, the default first; empty if there is but one."""
+    if not isinstance(kernel, ContractionKernel):
+        return []
+    if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
+        return []
+    split = split_k(kernel)
+    found = alternatives(kernel if split is None else split.parts[0], target, "scratch")
+    return [plan.choice for plan in found] if len(found) > 1 else []
 
 
 def _whole(
-    kernel: ContractionKernel, target: Target, prefix: str = "", partials: int = 1
+    kernel: ContractionKernel,
+    target: Target,
+    choice: str | None,
+    prefix: str = "",
+    partials: int = 1,
 ) -> Lowered:
     """Lower a contraction whose sums are not cut."""
-    plan = plan_contraction(kernel, target, f"{prefix}scratch")
+    plan = plan_contraction(kernel, target, f"{prefix}scratch", choice)
     launches: list[LoweredLaunch] = []
     for step in plan.steps:
         for before in step.kernels:
@@ -57,12 +79,12 @@ def _whole(
     return Lowered(tuple(launches), tuple(_scratch(s.buffer) for s in plan.steps))
 
 
-def _in_parts(split: Split, target: Target) -> Lowered:
+def _in_parts(split: Split, target: Target, choice: str | None) -> Lowered:
     """Lower a contraction that is cut along k."""
     launches: list[LoweredLaunch] = []
     scratch = [_scratch(split.sums)]
     for n, part in enumerate(split.parts):
-        done = _whole(part, target, f"part{n}.", split.count)
+        done = _whole(part, target, choice, f"part{n}.", split.count)
         launches += done.launches
         scratch += done.scratch
     launches += _loop(split.total, target).launches

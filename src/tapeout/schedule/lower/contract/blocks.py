@@ -22,7 +22,7 @@ K_WHOLE = 400
 LOCAL_BYTES = 40 * 1024
 _LEAST, _MOST = 64 * 1024, 4 * 1024 * 1024
 _TASKS = 96
-_PANELS = 8
+PANELS = 8
 _ROW_TILES = 8
 
 
@@ -53,19 +53,24 @@ class KBlocks:
         return self.chunk * prod(a.extent for a in self.inner)
 
 
-def k_blocks(k: Sequence[Axis], limited: Container[Axis]) -> KBlocks:
-    """Return the blocks of a sum over axes, outermost first; limited ones are not cut."""
-    if prod(a.extent for a in k) <= K_WHOLE:
+def most_steps(steps: int) -> int:
+    """Return how many steps of k a block has at most, for a sum of so many."""
+    return steps if steps <= K_WHOLE else K_BLOCK
+
+
+def k_blocks(k: Sequence[Axis], limited: Container[Axis], most: int) -> KBlocks:
+    """Return the blocks of a sum over axes, outermost first, of at most so many steps; limited ones are not cut."""
+    if prod(a.extent for a in k) <= most:
         return KBlocks((), None, 1, tuple(k))
     inner = 1
     for n in range(len(k) - 1, -1, -1):
-        if inner * k[n].extent > K_BLOCK:
+        if inner * k[n].extent > most:
             break
         inner *= k[n].extent
     if k[n] in limited:
         return KBlocks(tuple(k[: n + 1]), None, 1, tuple(k[n + 1 :]))
     extent = k[n].extent
-    count = -(-extent // max(1, K_BLOCK // inner))
+    count = -(-extent // max(1, most // inner))
     return KBlocks(tuple(k[:n]), k[n], -(-extent // count), tuple(k[n + 1 :]))
 
 
@@ -96,7 +101,13 @@ class Blocks:
 
 
 def plan_blocks(
-    product: Product, tiling: Tiling, crossing: bool, *, windows: bool = False
+    product: Product,
+    tiling: Tiling,
+    crossing: bool,
+    *,
+    windows: bool = False,
+    most_panels: int = PANELS,
+    most_steps: int = K_WHOLE,
 ) -> Blocks:
     """Return blocks and tasks. They change no rounding: each sum is taken in one order.
 
@@ -107,9 +118,11 @@ def plan_blocks(
         tiling: Its tiles.
         crossing: Whether row tiles cross lines.
         windows: Whether rows lie in panels of which the outer row axes read overlapping parts.
+        most_panels: Most panels of one task.
+        most_steps: Most steps of k in one block.
     """
     element = product.accumulate.bytes
-    k = k_blocks(product.k, product.limited)
+    k = k_blocks(product.k, product.limited, most_steps)
     unit = tiling.rows.size * tiling.widest
     work = float(unit * product.steps)
     outer = prod(a.extent for a in (*product.batch, *product.cols[:-1]))
@@ -117,7 +130,7 @@ def plan_blocks(
     total = work * tiles * tiling.all_panels * outer
     # A long sum is taken in blocks, which many tiles of one task then share.
     least = min(max(total / 16, _LEAST), _MOST if k.whole else max(_MOST, total / _TASKS))
-    panels = 1 if len(product.cols) > 1 else min(_PANELS, max(tiling.panels, 1))
+    panels = 1 if len(product.cols) > 1 else min(most_panels, max(tiling.panels, 1))
     while panels > 1 and work * panels * min(_ROW_TILES, tiles) > least:
         panels //= 2
     if not k.whole:

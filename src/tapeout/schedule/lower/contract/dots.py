@@ -23,7 +23,7 @@ from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tapeout.kernel.loops import Expr
     from tapeout.kernel.target import Target
@@ -57,6 +57,17 @@ class Dots:
     lanes: int
     cycles: float
     steps: tuple[Step, ...] = ()
+
+    @property
+    def choice(self) -> str:
+        """What to call these tiles."""
+        return f"dots {self.rows.size}x{self.cols.size}"
+
+    @property
+    def bits(self) -> object:
+        """What decides the bits of the result."""
+        p = self.product
+        return "dots", self.lanes, p.k, p.limits, p.exact
 
     def lower(self, target: Target, partials: int) -> Finished:
         """Return the kernel in loops."""
@@ -123,6 +134,16 @@ def _without_border(p: Product, axis: Axis, side: str) -> Product:
 
 
 def _best_tiles(p: Product, steps: list[Step], copies: float, target: Target) -> Dots:
+    return min(_all_tiles(p, steps, copies, target), key=lambda d: d.cycles)
+
+
+def dots_like(dots: Dots, target: Target) -> list[Dots]:
+    """Return the same dot products in all other tiles, the cheapest first; the bits are the same."""
+    found = _all_tiles(dots.product, dots.steps, 0.0, target)
+    return sorted(found, key=lambda d: d.cycles)
+
+
+def _all_tiles(p: Product, steps: Sequence[Step], copies: float, target: Target) -> list[Dots]:
     lanes = target.lanes(p.accumulate.bytes)
     outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
     vectors = p.steps // p.k[-1].extent * -(-p.k[-1].extent // lanes)
@@ -137,7 +158,7 @@ def _best_tiles(p: Product, steps: list[Step], copies: float, target: Target) ->
             line = target.vector_bytes / _FAR if far else 0.0
             cycles = copies + outer * _cycles(rows, cols, vectors, target.fma, line)
             found.append(Dots(p, rows, cols, lanes, cycles, tuple(steps)))
-    return min(found, key=lambda d: d.cycles)
+    return found
 
 
 def _sizes(rows: Rows) -> list[tuple[int, int]]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from tapeout.ir.affine import Affine, Axis, Guard
 from tapeout.kernel.compute import Expr, Load
-from tapeout.schedule.lower.contract.blocks import plan_blocks
+from tapeout.schedule.lower.contract.blocks import PANELS, most_steps, plan_blocks
 from tapeout.schedule.lower.contract.emit import ContractionLowering
+from tapeout.schedule.lower.contract.form import Columns, Form, Rows
 from tapeout.schedule.lower.contract.prepare import (
     TRANSPOSE,
     Step,
@@ -52,31 +53,51 @@ class Plan:
         product: Ready for the tiles: `b` loads plainly, `a` does unless `local`.
         tiling: Its tiles.
         steps: Launches that make the operands ready, in order.
-        local: Whether `a` is evaluated into a local buffer, tile by tile.
-        packed: Whether `b` is in panels.
         crossing: Whether row tiles cross from line to line; they are then written one by one.
         cycles: Estimated cost.
-        windows: Whether `a` is in panels of which the outer row axes read overlapping parts.
+        form: What was chosen.
+        order: The axes of k in the order of the sum, before neighbours were merged.
     """
 
     product: Product
     tiling: Tiling
     steps: tuple[Step, ...]
-    local: bool
-    packed: bool
     crossing: bool
     cycles: float
-    windows: bool = False
+    form: Form
+    order: tuple[Axis, ...]
+
+    @property
+    def windows(self) -> bool:
+        """Whether `a` is in panels of which the outer row axes read overlapping parts."""
+        return self.form.a == "windows"
+
+    @property
+    def choice(self) -> str:
+        """What to call the form."""
+        return str(self.form)
+
+    @property
+    def bits(self) -> object:
+        """What decides the bits of the result: equal for two plans of a contraction only if they are the same."""
+        return "tiles", self.order, self.product.limits, self.product.exact
 
     def lower(self, target: Target, partials: int) -> Finished:
         """Return the last kernel in loops; its sums are one of so many partial ones."""
-        blocks = plan_blocks(self.product, self.tiling, self.crossing, windows=self.windows)
+        blocks = plan_blocks(
+            self.product,
+            self.tiling,
+            self.crossing,
+            windows=self.windows,
+            most_panels=self.form.panels,
+            most_steps=self.form.steps,
+        )
         return ContractionLowering(
             self.product,
             self.tiling,
             blocks,
-            local=self.local,
-            packed=self.packed,
+            local=self.form.a == "local",
+            packed=self.form.b == "panels",
             crossing=self.crossing,
             fma=target.fma,
             partials=partials,
@@ -84,13 +105,23 @@ class Plan:
 
 
 class Planner:
-    """Plans one orientation."""
+    """Plans one orientation.
 
-    def __init__(self, product: Product, target: Target, prefix: str) -> None:
+    Args:
+        product: The contraction.
+        swap: Whether its n axes are the rows.
+        target: The machine.
+        prefix: Begins the names of scratch buffers.
+        form: What to do where that is possible; None: what is cheapest.
+    """
+
+    def __init__(
+        self, product: Product, swap: bool, target: Target, prefix: str, form: Form | None = None
+    ) -> None:
         self.product, self.target, self.prefix = product, target, prefix
+        self.swap, self.form = swap, form
         self.steps: list[Step] = []
         self.cycles = 0.0
-        self.windows = False
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -100,7 +131,8 @@ class Planner:
         self._pad_b()
         # A copy in panels has the dimensions of the original, which k moves along one by one.
         roles = ("batch", "rows", "cols") if overlaps else ROLES
-        self.product = merge(sort_roles(self.product), roles)
+        ordered = sort_roles(self.product)
+        self.product = merge(ordered, roles)
         tiling, cycles = self._tiling(self.product)
         rows = self.product.rows
         crossing = False
@@ -117,21 +149,29 @@ class Planner:
                 self.product, tiling, cycles, crossing = crossed, other, fewer, True
         self.cycles += cycles
         self._count_stores()
-        self._ready_a(tiling)
-        packed = self._ready_b(tiling)
-        local = not self._plain_a
-        if local:
+        how = self._ready_a(tiling)
+        columns = self._ready_b(tiling)
+        if how == "local":
             axes = (*self.product.batch, *self.product.rows)
             self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
         # Rows and columns stay as the tiles were chosen for them; k may have become simpler.
         ready = merge(self.product, ("batch", "k"))
-        steps = tuple(self.steps)
-        return Plan(ready, tiling, steps, local, packed, crossing, self.cycles, self.windows)
+        form = Form(
+            self.swap,
+            tiling.rows.size,
+            tiling.registers,
+            how,
+            columns,
+            self.form.panels if self.form else PANELS,
+            self.form.steps if self.form else most_steps(ready.steps),
+        )
+        return Plan(ready, tiling, tuple(self.steps), crossing, self.cycles, form, ordered.k)
 
     def _tiling(self, p: Product) -> tuple[Tiling, float]:
         """Return the tiles of the last axes, and the estimated cycles of the whole."""
         rows, columns = p.rows[-1].extent, p.cols[-1].extent
-        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes)
+        only = (self.form.rows, self.form.registers) if self.form else None
+        tiling = choose_tiling(rows, columns, p.steps, self.target, p.accumulate.bytes, only)
         outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
         return tiling, tiling.cycles * p.steps * outer
 
@@ -223,31 +263,51 @@ class Planner:
         if p.store_place().coefficient(p.cols[-1]) != 1:
             self.cycles += _SCATTER * points
 
-    def _ready_a(self, tiling: Tiling) -> None:
+    def _ready_a(self, tiling: Tiling) -> Rows:
+        """Copy the row operand if that pays; return how it is read."""
         size = tiling.rows.size
         if self._share_windows(size):
-            return
+            return "windows"
         if not self._plain_a and not self.product.exact:
             self._pad_a()
+        plain = self._plain_a
+        wanted = self._best_rows() if plain else self._best_evaluated_rows()
+        if self.form is not None and self._can_read(self.form.a):
+            wanted = self.form.a
+        if wanted == "panels":
+            self._use("a", pack_rows(self.product, size, self._name()), _COPY)
+        elif wanted == "lines":
+            self._use("a", evaluate_rows(self.product, self._name()), _COPY)
+        return wanted
+
+    def _can_read(self, rows: Rows) -> bool:
+        """Whether the row operand, as it is now, can be read so."""
+        if self.product.exact:
+            return rows == ("direct" if self._plain_a else "local")
+        return rows in ("panels", "lines", "direct" if self._plain_a else "local")
+
+    def _best_rows(self) -> Rows:
+        """Return how a plain row operand is best read."""
         p = self.product
         wide = prod(a.extent for a in p.cols) >= _FEWEST_COLUMNS
         products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
-        if self._plain_a:
-            at = p.place(as_load(p.a))
-            once = 2 * touched(as_load(p.a), p.by_name) >= products
-            if not (once and wide) or p.exact:
-                return
-            if self._apart(at):
-                self._use("a", pack_rows(p, size, self._name()), _COPY)
-            elif p.steps > 64 and self._aliases(at):
-                self._use("a", evaluate_rows(p, self._name()), _COPY)
-            return
+        at = p.place(as_load(p.a))
+        once = 2 * touched(as_load(p.a), p.by_name) >= products
+        if not (once and wide) or p.exact:
+            return "direct"
+        if self._apart(at):
+            return "panels"
+        return "lines" if p.steps > 64 and self._aliases(at) else "direct"
+
+    def _best_evaluated_rows(self) -> Rows:
+        """Return how a row operand that has to be evaluated is best read."""
+        p = self.product
+        products = p.steps * prod(a.extent for a in (*p.batch, *p.rows))
         reads = [touched(e, p.by_name) for e in loads(p.a)]
         if 2 * max(reads, default=1) < products:
-            return
+            return "local"
         unit = any(p.place(e).coefficient(a) == 1 for e in loads(p.a) for a in p.k)
-        step = evaluate_rows(p, self._name()) if unit else pack_rows(p, size, self._name())
-        self._use("a", step, _COPY)
+        return "lines" if unit else "panels"
 
     def _share_windows(self, size: int) -> bool:
         """Let all windows, which overlap, read one copy in panels, its border included; return whether that can be."""
@@ -256,8 +316,7 @@ class Planner:
             return False
         panels = halo(p, p.a, self._name(), last=p.rows[-1], panel=size, reuse=1)
         self._use("a", panels, TRANSPOSE)
-        self.windows = panels is not None
-        return self.windows
+        return panels is not None
 
     def _overlaps(self) -> bool:
         """Whether rows lie side by side and steps of k far apart, and products share what they read of the rows."""
@@ -281,22 +340,23 @@ class Planner:
         step = at.coefficient(self.product.rows[-1]) * self.product.accumulate.bytes
         return step != 0 and step % 4096 == 0
 
-    def _ready_b(self, tiling: Tiling) -> bool:
-        """Pack the column operand if that pays or must be; return whether it was."""
+    def _ready_b(self, tiling: Tiling) -> Columns:
+        """Pack the column operand if that pays or must be; return how it is read."""
         p = self.product
-        rows = prod(a.extent for a in p.rows)
-        column = p.cols[-1]
-        if is_plain(p.b, p.accumulate):
-            at = p.place(as_load(p.b))
-            unit = at.is_linear and at.coefficient(column) == 1
-            far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
-            if unit and (rows < 48 or not (far or p.steps > _DIRECT_STEPS)):
-                return False
-            cycles = _COPY if unit else TRANSPOSE
-        else:
-            cycles = TRANSPOSE
-        self._use("b", pack_columns(p, tiling, self._name()), cycles)
-        return True
+        plain = is_plain(p.b, p.accumulate)
+        at = p.place(as_load(p.b)) if plain else Affine()
+        unit = at.is_linear and at.coefficient(p.cols[-1]) == 1
+        far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
+        wanted: Columns = "panels"
+        if plain and unit:
+            few = prod(a.extent for a in p.rows) < 48
+            if few or not (far or p.steps > _DIRECT_STEPS):
+                wanted = "direct"
+            wanted = self.form.b if self.form else wanted
+        if wanted == "panels":
+            cycles = _COPY if plain and unit else TRANSPOSE
+            self._use("b", pack_columns(p, tiling, self._name()), cycles)
+        return wanted
 
 
 def _stride(at: Affine, k: tuple[Axis, ...]) -> int:

@@ -63,6 +63,7 @@ class Tiling:
         panel: Columns of a whole panel.
         panels: Whole panels.
         rest: Columns of the last, narrower panel; 0 if there is none.
+        registers: Registers across a whole panel.
         cycles: Estimated cycles per step of k for all tiles of the two axes.
         element: Bytes of an element.
         register: Elements of a vector register.
@@ -72,6 +73,7 @@ class Tiling:
     panel: int
     panels: int
     rest: int
+    registers: int
     cycles: float
     element: int
     register: int
@@ -134,15 +136,38 @@ def divide(extent: int, size: int) -> Rows:
 
 
 def choose_tiling(
-    rows: int, columns: int, steps: int, target: Target, element_bytes: int
+    rows: int,
+    columns: int,
+    steps: int,
+    target: Target,
+    element_bytes: int,
+    only: tuple[int, int] | None = None,
 ) -> Tiling:
-    """Return the cheapest tiling of `rows` x `columns` for `steps` steps of k by the cost model."""
+    """Return the cheapest tiling of `rows` x `columns` for `steps` steps of k by the cost model.
+
+    Args:
+        rows: Rows.
+        columns: Columns.
+        steps: Steps of k.
+        target: The machine.
+        element_bytes: Bytes of an element.
+        only: The one tile to consider, as (rows, registers), if it is one that spills nothing.
+    """
+    shapes = list(tile_shapes(target))
+    if only in shapes:
+        shapes = [only]
     found = [
         _tiling(rows, columns, steps, size, registers, element_bytes, target)
-        for registers, most in _shapes(target)
-        for size in range(max(1, most // 2), most + 1)
+        for size, registers in shapes
     ]
     return min(found, key=lambda t: t.cycles)
+
+
+def tile_shapes(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (rows, registers of columns) of the tiles to consider."""
+    for registers, most in _shapes(target):
+        for size in range(max(1, most // 2), most + 1):
+            yield size, registers
 
 
 def _shapes(target: Target) -> Iterator[tuple[int, int]]:
@@ -178,7 +203,7 @@ def _tiling(
     cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(cut.rest))
     if panels > 1 and panel % line:
         cycles *= 1 + _SPLIT
-    return Tiling(cut, panel, panels, rest, cycles, element_bytes, lanes)
+    return Tiling(cut, panel, panels, rest, registers, cycles, element_bytes, lanes)
 
 
 def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
