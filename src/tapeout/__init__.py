@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tapeout.api.compile import Executable, compile, training_step
     from tapeout.api.gradcheck import gradcheck
     from tapeout.api.load import load_onnx, save_onnx
+    from tapeout.api.profile import profile
     from tapeout.api.trainer import Trainer
     from tapeout.api.view import view
     from tapeout.autodiff.gradients import gradients, hvp, jvp, vjp
@@ -58,6 +59,7 @@ _WHERE = {
     "gradcheck": "tapeout.api.gradcheck",
     "load_data": "tapeout.data.load:load",
     "load_onnx": "tapeout.api.load",
+    "profile": "tapeout.api.profile",
     "save_onnx": "tapeout.api.load",
     "training_step": "tapeout.api.compile",
     "view": "tapeout.api.view",
@@ -128,6 +130,7 @@ __all__ = [
     "losses",
     "nn",
     "optimizers",
+    "profile",
     "save_onnx",
     "surgery",
     "training_step",

@@ -15,7 +15,7 @@ PAGES = ROOT / "docs" / "reference"
 
 
 # Public for other rooms, of no use to a user.
-INTERNAL = {"source", "origin", "evaluation", "modes", "imported"}
+INTERNAL = {"source", "origin", "evaluation", "modes", "imported", "session"}
 
 
 def read(name: str) -> str:

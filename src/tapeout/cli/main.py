@@ -25,6 +25,7 @@ _COMMANDS = {
     "predict": "predict",
     "gradcheck": "gradcheck",
     "view": "view",
+    "profile": "profile",
     "export-step": "export_step",
     "opt": "opt",
     "bisect": "bisect",

@@ -26,6 +26,7 @@ def build(
     *,
     checked: bool = False,
     cached: bool = True,
+    clocks: bool = False,
     dump: Callable[[str, str, str], None] | None = None,
 ) -> tuple[dict[str, bytes], str]:
     """Return the object code of a program by symbol, and the symbol of its entry point.
@@ -37,6 +38,7 @@ def build(
         target: Machine class.
         checked: Test the bounds of every load and store.
         cached: Keep and use objects on disk.
+        clocks: Let the driver time its launches.
         dump: Called with (stage, suffix, text) for the LLVM IR of the kernels and of the driver.
 
     Raises:
@@ -44,7 +46,7 @@ def build(
     """
     store = store_of("kernels") if cached else None
     entry = entry_symbol(program.name)
-    driver = emit_driver(program, target, checked)
+    driver = emit_driver(program, target, checked, clocks)
     if dump is not None:
         for symbol, kernel in program.kernels.items():
             dump(f"kernel-{symbol}", "ll", emit_kernel(legalize(kernel, target), target, checked))

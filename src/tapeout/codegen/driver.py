@@ -5,6 +5,8 @@
 `inputs` points to the addresses of the program's inputs, `data` to its constants; `pool` is null for one thread. It returns 0,
 the code of the first check that failed, or FAULT when a checked build met an access out of bounds. Nothing is allocated.
 
+A driver with clocks also adds up, in a record of its own, how long each launch took on the calling thread, fork and join included.
+
 Items are rows of a constant table, so the size of the code does not grow with the program. A loop is a row where it begins and one
 where it ends; how often it has run stands in a counter per level of nesting, with which parts of buffers move. A branch is a row that
 jumps over what is not chosen.
@@ -16,6 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tapeout.codegen.machine import resolve
 from tapeout.kernel.program import Branch, Check, Launch, Loop
 from tapeout.support.errors import CompileError
 
@@ -38,14 +41,14 @@ _SPACE = {"constant": _DATA, "input": _INPUT}
 _LAUNCH, _CHECK, _BEGIN, _END, _BRANCH, _JUMP = range(6)
 
 _DRIVER = """\
-; kernel, tasks or rounds, first arg, args, code or level, shared by threads, kind, where to jump
+; kernel, tasks or rounds, first arg, args, code or level or number of the launch, shared by threads, kind, where to jump
 %item = type {{ ptr, i64, i32, i32, i32, i32, i64, i64 }}
 ; base, offset, bytes from there, bytes per round of the loops around
 %arg = type {{ i64, i64, i64, [{depth} x i64] }}
 {declarations}
 @items = private unnamed_addr constant [{n_items} x %item] [{items}]
 @args = private unnamed_addr constant [{n_args} x %arg] [{args}]
-{fault}
+{fault}{clocks}
 define i32 @"{symbol}"(ptr %arena, ptr %inputs, ptr %pool, ptr %data) nounwind {{
 entry:
   %addresses = alloca ptr, i64 {most}, align 64
@@ -57,13 +60,13 @@ entry:
   store ptr %inputs, ptr %bases.2, align 8
   %times = alloca [{depth} x i64], align 8
   store [{depth} x i64] zeroinitializer, ptr %times, align 8
-  br label %head
+  {start_run}br label %head
 head:
   %i = phi i64 [ 0, %entry ], [ %i.next, %done ], [ %jump, %leap ]
   %more = icmp slt i64 %i, {real_items}
   br i1 %more, label %begin, label %end
 end:
-  ret i32 0
+  {stop_run}ret i32 0
 begin:
   %row = getelementptr inbounds %item, ptr @items, i64 %i
   %kernel = load ptr, ptr %row, align 8
@@ -150,7 +153,7 @@ stop:
   %code = load i32, ptr %code.at, align 8
   ret i32 %code
 launch:
-  %shared.at = getelementptr inbounds %item, ptr %row, i64 0, i32 5
+  {start_launch}%shared.at = getelementptr inbounds %item, ptr %row, i64 0, i32 5
   %shared = load i32, ptr %shared.at, align 4
   %wanted = icmp ne i32 %shared, 0
   %threads = icmp ne ptr %pool, null
@@ -164,7 +167,7 @@ parallel:
   call void %pool.run(ptr %pool, ptr %kernel, ptr %addresses, i64 %tasks)
   br label %launched
 launched:
-  {test_fault}
+  {stop_launch}{test_fault}
 done:
   %i.next = add i64 %i, 1
   br label %head
@@ -186,13 +189,29 @@ def fault_symbol(name: str) -> str:
     return entry_symbol(name) + "__fault"
 
 
-def emit_driver(program: Program, target: Target, checked: bool = False) -> str:
+def clock_symbol(name: str) -> str:
+    """Return the symbol of the record that a driver with clocks fills.
+
+    It holds two words per launch in the order of the text, nanoseconds and number of runs, added up until somebody sets them to
+    0, and at last two more for the whole program.
+    """
+    return entry_symbol(name) + "__clocks"
+
+
+def emit_driver(
+    program: Program, target: Target, checked: bool = False, clocks: bool = False
+) -> str:
     """Return the LLVM IR of a program's entry point.
 
+    Args:
+        program: What it runs.
+        target: The class of machine.
+        checked: Whether the kernels fill a fault record.
+        clocks: Whether it times its launches.
+
     Raises:
-        CompileError: A launch passes one place in memory as two buffers, one of which it writes.
+        CompileError: A launch passes one place in memory as two buffers, one of which it writes; or the system has no clock.
     """
-    del target  # the driver holds nothing that differs between CPUs
     table = _Table(program)
     table.add(program.items, ())
     used = dict.fromkeys(i.kernel for i in program.launches)
@@ -214,6 +233,7 @@ def emit_driver(program: Program, target: Target, checked: bool = False) -> str:
         branch=_BRANCH,
         jump=_JUMP,
         **_fault_parts(program.name, checked),
+        **_clock_parts(program, target, clocks),
     )
 
 
@@ -258,6 +278,7 @@ class _Table:
         self.rows: list[_Row] = []
         self.args: list[str] = []
         self.depth = _depth(program.items)
+        self.launches = 0
 
     def text(self) -> list[str]:
         """Return the rows of items."""
@@ -282,7 +303,9 @@ class _Table:
         # A rule on the launch's own numbers: whether it is shared never depends on the number of threads.
         shared = int(launch.flops + launch.bytes >= ALONE)
         name, count = f'@"{launch.kernel}"', len(launch.args)
-        self.rows.append(_Row(_LAUNCH, name, kernel.tasks, len(self.args), count, shared=shared))
+        first, number = len(self.args), self.launches
+        self.rows.append(_Row(_LAUNCH, name, kernel.tasks, first, count, number, shared))
+        self.launches += 1
         self.args += [self._address(a) for a in launch.args]
 
     def _loop(self, loop: Loop, counts: Times) -> None:
@@ -353,6 +376,60 @@ def _fault_parts(name: str, checked: bool) -> dict[str, str]:
         "  %faulted = icmp ne i64 %state, 0\n"
         "  br i1 %faulted, label %fault, label %done",
         "stop_fault": f"fault:\n  ret i32 {FAULT}\n",
+    }
+
+
+_CLOCK = """\
+{record} = global [{count} x [2 x i64]] zeroinitializer, align 64
+declare i32 @clock_gettime(i32, ptr)
+define internal i64 @now() nounwind {{
+  %time = alloca [2 x i64], align 8
+  %r = call i32 @clock_gettime(i32 {clock}, ptr %time)
+  %seconds = load i64, ptr %time, align 8
+  %rest.at = getelementptr inbounds i64, ptr %time, i64 1
+  %rest = load i64, ptr %rest.at, align 8
+  %whole = mul i64 %seconds, 1000000000
+  %sum = add i64 %whole, %rest
+  ret i64 %sum
+}}
+define internal void @count(i64 %number, i64 %began) nounwind {{
+  %now = call i64 @now()
+  %spent = sub i64 %now, %began
+  %sum.at = getelementptr inbounds [2 x i64], ptr {record}, i64 %number
+  %sum = load i64, ptr %sum.at, align 8
+  %sum.next = add i64 %sum, %spent
+  store i64 %sum.next, ptr %sum.at, align 8
+  %runs.at = getelementptr inbounds i64, ptr %sum.at, i64 1
+  %runs = load i64, ptr %runs.at, align 8
+  %runs.next = add i64 %runs, 1
+  store i64 %runs.next, ptr %runs.at, align 8
+  ret void
+}}
+"""
+
+_MONOTONIC = {"linux": 1, "darwin": 6, "macosx": 6}
+"""What the systems call the clock that never goes back."""
+
+
+def _clock_parts(program: Program, target: Target, clocks: bool) -> dict[str, str]:
+    """The parts of the driver that time the launches."""
+    if not clocks:
+        return dict.fromkeys(("clocks", "start_run", "stop_run", "start_launch", "stop_launch"), "")
+    triple = resolve(target).triple
+    clock = next((c for system, c in _MONOTONIC.items() if system in triple), None)
+    if clock is None:
+        raise CompileError(f"no clock is known for {triple}", where="driver")
+    launches = len(program.launches)
+    record = f'@"{clock_symbol(program.name)}"'
+    return {
+        "clocks": _CLOCK.format(record=record, count=launches + 1, clock=clock),
+        "start_run": "%run.began = call i64 @now()\n  ",
+        "stop_run": f"call void @count(i64 {launches}, i64 %run.began)\n  ",
+        "start_launch": "%began = call i64 @now()\n  ",
+        "stop_launch": "%number.at = getelementptr inbounds %item, ptr %row, i64 0, i32 4\n"
+        "  %number.short = load i32, ptr %number.at, align 8\n"
+        "  %number.long = zext i32 %number.short to i64\n"
+        "  call void @count(i64 %number.long, i64 %began)\n  ",
     }
 
 

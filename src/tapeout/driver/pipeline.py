@@ -86,13 +86,16 @@ def lower(graph: Graph, layout: Layout, options: Options) -> Program:
     return schedule(graph, layout, options.target)
 
 
-def compile_graph(graph: Graph, layout: Layout, options: Options) -> Compiled:
+def compile_graph(
+    graph: Graph, layout: Layout, options: Options, *, clocks: bool = False
+) -> Compiled:
     """Compile one entry point of a module, or load it from the cache.
 
     Args:
         graph: Every dimension is bound.
         layout: Where the module's variables live.
         options: How.
+        clocks: Let the program time its launches; it is scheduled anew then, with the provenance of this graph.
 
     Raises:
         CompileError: A stage cannot handle the graph; names the stage and the node.
@@ -102,7 +105,8 @@ def compile_graph(graph: Graph, layout: Layout, options: Options) -> Compiled:
 
     key = cache.program_key(graph, layout, options)
     dumper = Dumper(options, graph.name)
-    if options.cache and not dumper.active:
+    kept = options.cache and not dumper.active and not clocks
+    if kept:
         found = cache.load(key, graph, layout)
         if found is not None:
             return found
@@ -117,9 +121,10 @@ def compile_graph(graph: Graph, layout: Layout, options: Options) -> Compiled:
         options.target,
         checked=options.checked,
         cached=options.cache,
+        clocks=clocks,
         dump=dumper.text if dumper.active else None,
     )
     compiled = Compiled(program, objects, entry)
-    if options.cache and not dumper.active:
+    if kept:
         cache.store(key, compiled)
     return compiled

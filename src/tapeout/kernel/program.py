@@ -81,6 +81,7 @@ class Launch:
         flops: Floating-point operations (2 for a multiply-add), by the analytic model.
         bytes: Bytes read and written, by the analytic model.
         update: Whether it writes variables (such launches come after every check).
+        sources: Where everything in it came from, what it computes for others included; known to profiles only, no part of the text.
     """
 
     kernel: str
@@ -90,6 +91,7 @@ class Launch:
     flops: int = 0
     bytes: int = 0
     update: bool = False
+    sources: tuple[Loc, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

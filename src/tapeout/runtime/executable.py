@@ -36,6 +36,7 @@ class Executable:
         threads: Number of threads; results do not depend on it.
         guard: Put an arena made here between two pages that fault.
         arena: Memory to work in, which other programs of the same layout may share; made if None.
+        clocks: Whether the driver times its launches.
 
     Raises:
         TapeoutError: The objects do not fit together.
@@ -52,6 +53,7 @@ class Executable:
         threads: int = 1,
         guard: bool = False,
         arena: Arena | None = None,
+        clocks: bool = False,
     ) -> None:
         """Link the code and bind it."""
         self.program = program
@@ -60,9 +62,11 @@ class Executable:
         entry = entry or _find_entry(objects)
         fault = [f"{entry}__fault"] if checked else []
         code = [data for name, data in objects.items() if name != SYMBOL]
-        self._library = Library(code, [entry, *fault])
+        timed = [f"{entry}__clocks"] if clocks else []
+        self._library = Library(code, [entry, *fault, *timed])
         self._entry = _Entry(self._library[entry])
         self._faults = [(ctypes.c_int64 * 4).from_address(self._library[f]) for f in fault]
+        self._clocks = [_clocks(self._library[t], len(program.launches)) for t in timed]
         self._inputs = (ctypes.c_void_p * max(1, len(program.inputs)))()
         self._data = _aligned_copy(program.data)
         self._echoed = _inputs_that_are_outputs(program)
@@ -144,6 +148,22 @@ class Executable:
         if code == _FAULT:
             self._raise_fault()
         return int(code)
+
+    def take_times(self) -> Array:
+        """Return what the clocks have counted since they were last asked, and set them to 0.
+
+        Returns:
+            i64[launches + 1, 2]: nanoseconds and number of runs of each launch in the order of the text, then of the program.
+
+        Raises:
+            OptionError: The driver has no clocks.
+        """
+        if not self._clocks:
+            raise OptionError("the program has no clocks", hint="build it with clocks=True")
+        (record,) = self._clocks
+        found = record.copy()
+        record[...] = 0
+        return found
 
     def _raise_fault(self) -> None:
         for record in self._faults:
@@ -241,6 +261,12 @@ def _find_entry(objects: Mapping[str, bytes]) -> str:
     if len(found) != 1:
         raise TapeoutError(f"one driver is expected among the objects, found {found}")
     return found[0]
+
+
+def _clocks(address: int, launches: int) -> Array:
+    """Return the record of a driver with clocks as an array over its memory."""
+    words = (ctypes.c_int64 * (2 * (launches + 1))).from_address(address)
+    return np.frombuffer(words, np.int64).reshape(launches + 1, 2)
 
 
 def _inputs_that_are_outputs(program: Program) -> dict[str, None]:

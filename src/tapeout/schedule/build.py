@@ -245,5 +245,6 @@ class _Items:
                 call.flops,
                 call.bytes,
                 work.late,
+                work.sources,
             )
             self.append(item, used)

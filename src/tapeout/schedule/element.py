@@ -45,6 +45,8 @@ class Elements:
 
     def __init__(self, s: ExprBuilder, inlined: Container[Value], leaf: Leaf) -> None:
         self.s, self.inlined, self.leaf = s, inlined, leaf
+        self.evaluated: dict[Node, None] = {}
+        """The nodes of which elements are computed, in order."""
 
     def read(
         self,
@@ -63,6 +65,7 @@ class Elements:
     def reduced(self, node: Node, index: tuple[Affine, ...], reduced: tuple[Affine, ...]) -> Expr:
         """Return what a reduction combines, at an index of its result and of its reduced axes."""
         assert isinstance(node.op, Reduction)
+        self.evaluated[node] = None
         return node.op.at(self.s, index, reduced, _types(node), *self._reads(node, (), 0.0))
 
     def factors(
@@ -86,6 +89,7 @@ class Elements:
         self, node: Node, index: tuple[Affine, ...], context: tuple[Guard, ...], fill: float
     ) -> Expr:
         assert isinstance(node.op, Pointwise), node
+        self.evaluated[node] = None
         return node.op.at(self.s, index, _types(node), *self._reads(node, context, fill))
 
     def _read(

@@ -144,7 +144,7 @@ def _loops(kernels: Kernels, group: Group) -> Work:
         if body.needs_store(result):
             stages.append(body.store(result))
     kernel = LoopKernel("", body.scope.buffers, group.outer, in_passes(stages), group.anchor.loc)
-    return _work(kernel, body.scope, group)
+    return _work(kernel, body, group)
 
 
 def _reduced(node: Node, group: Group) -> Frame:
@@ -237,7 +237,7 @@ def _contraction(kernels: Kernels, group: Group) -> Work:
         "", body.scope.buffers, batch, m, n, _real(group.inner), a, b,
         accumulator(node), tuple(stages), node.loc,
     )  # fmt: skip
-    return _work(kernel, body.scope, group)
+    return _work(kernel, body, group)
 
 
 def _real(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
@@ -278,7 +278,7 @@ def _running(kernels: Kernels, group: Group) -> Work:
     kernel = ScatterKernel(
         "", body.scope.buffers, axes, (own[op.axis],), target, at, value, node.loc, "set"
     )
-    return _work(kernel, body.scope, group)
+    return _work(kernel, body, group)
 
 
 def _reader(scope: Scope, home: Home) -> Read[Expr]:
@@ -320,11 +320,18 @@ def _scatter(kernels: Kernels, group: Group) -> list[Work]:
     kernel = ScatterKernel(
         "", body.scope.buffers, axes, points, target, place, value, node.loc, node.op.combine
     )
-    return [_work(first, start.scope, group), _work(kernel, body.scope, group)]
+    return [_work(first, start, group), _work(kernel, body, group)]
 
 
-def _work(kernel: Kernel, scope: Scope, group: Group) -> Work:
-    return Work(kernel, scope.homes, group.anchor.loc, label(group), group.late)
+def _work(kernel: Kernel, body: _Body, group: Group) -> Work:
+    return Work(
+        kernel,
+        body.scope.homes,
+        group.anchor.loc,
+        label(group),
+        group.late,
+        sources=tuple(dict.fromkeys(n.loc for n in (group.anchor, *body.elements.evaluated))),
+    )
 
 
 def label(group: Group) -> str:

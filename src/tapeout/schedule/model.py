@@ -140,6 +140,7 @@ class Work:
         label: A readable name.
         late: Whether it comes after every check because it writes variables or only serves such work.
         parts: For a home that spans others, the names of those.
+        sources: Where everything in it came from, what it computes for others included.
     """
 
     kernel: Kernel
@@ -148,6 +149,7 @@ class Work:
     label: str = ""
     late: bool = False
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[Loc, ...] = ()
 
     @property
     def args(self) -> tuple[str, ...]:

@@ -239,4 +239,5 @@ def _sweep(
     kernel = LoopKernel("", buffers, axes, run[0].stages(size), work.loc)
     parts = {r.home.name: tuple(name for name, _ in r.parts) for r in regions}
     label = f"{work.label.split(' ')[0]} of {len(run)} (update)"
-    return Work(kernel, tuple(homes), work.loc, label, late=True, parts=parts)
+    sources = tuple(dict.fromkeys(loc for f in run for loc in f.work.sources))
+    return Work(kernel, tuple(homes), work.loc, label, late=True, parts=parts, sources=sources)

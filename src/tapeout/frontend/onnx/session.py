@@ -276,5 +276,24 @@ def node_name(node: onnx.NodeProto) -> str:
     return f"{node.op_type}->{node.output[0] if node.output else ''}"
 
 
+def operators(file: ModelFile) -> dict[str, str]:
+    """Return the operator of every node by its name with scope, those of bodies and of the model's own functions included."""
+    functions = local_functions(file)
+    found: dict[str, str] = {}
+    pending: list[tuple[str, Sequence[onnx.NodeProto]]] = [("", file.proto.graph.node)]
+    while pending:
+        scope, nodes = pending.pop()
+        for node in nodes:
+            label = scope + node_name(node)
+            found.setdefault(label, node.op_type)
+            graphs = [a.g for a in node.attribute if a.HasField("g")]
+            # What is inside of a body has the number of a round, or the name of a side, in its scope as well.
+            pending += [("", g.node) for g in graphs]
+            called = functions.get(node_key(node))
+            if called is not None:
+                pending.append((f"{label}/", called.node))
+    return found
+
+
 def _all_stored(file: ModelFile) -> dict[str, Stored]:
     return {s.name: s for s in stored_tensors(file.proto.graph)}
