@@ -53,7 +53,7 @@ class Recompute(Pass):
     least: int = 64 * 1024
     chain: int = 16
     share: float = 0.1
-    per_byte: int = 32
+    per_byte: int = 16
     window: int = 32
 
     def run(self, graph: Graph) -> Graph:
