@@ -107,6 +107,23 @@ class DataSource:
         """Whether a second pass would find nothing."""
         return isinstance(self.data, Iterator)
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether batches are cut from the rows of arrays."""
+        return isinstance(self.data, Mapping) and not self._whole
+
+    @property
+    def is_list(self) -> bool:
+        """Whether all batches lie in memory, each for itself."""
+        return isinstance(self.data, (list, tuple)) or self._whole
+
+    def order(self, *, shuffle: bool, seed: int, epoch: int) -> Array | None:
+        """Return which row of a mapping comes when; None: as they lie."""
+        if not shuffle:
+            return None
+        assert self.rows is not None
+        return epoch_order(self.rows, seed, epoch)
+
     def __len__(self) -> int:
         """Return the number of batches of a mapping (0 when unknown)."""
         return 0 if self.rows is None or not self.batch_size else -(-self.rows // self.batch_size)

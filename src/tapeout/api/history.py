@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,9 @@ class Callback(Protocol):
 
     def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
         """Called after each step; `step` counts from 1 within `fit`."""
+
+    def on_steps(self, trainer: Trainer, step: int, losses: Sequence[float]) -> None:
+        """Called in the place of `on_step` after the steps of each native call, `step` being the last one and `losses` those of all."""
 
     def on_epoch(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Called after each epoch with its figures; `epoch` counts from 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tapeout.driver.options import Options, resolve_target
 from tapeout.driver.pipeline import compile_graph
@@ -141,6 +141,9 @@ class Entry:
         """Link the code and bind it to the session's arena."""
         self.program: Program = compiled.program
         self.cached = compiled.cached
+        self.gives_scalars = len(self.program.scalar_outputs) == len(self.program.outputs)
+        self.many = self.gives_scalars and not session.options.checked
+        """Whether `run_steps` is there: a checked build has memory to poison before each step."""
         self._messages = {i.code: i.message for i in self.program.numbered if isinstance(i, Check)}
         self._native = Executable(
             compiled.program,
@@ -161,7 +164,47 @@ class Entry:
         Raises:
             CheckFailed: A check fired; nothing was updated.
         """
-        code = self._native.run(inputs)
-        if code:
-            raise CheckFailed(self._messages.get(code, f"the program stopped with code {code}"))
+        self._test(self._native.run(inputs))
         return self._native.outputs()
+
+    def run_if_fit(self, inputs: Mapping[str, Any]) -> dict[str, float] | None:
+        """Run once on arrays that are just as the program takes them, and return its outputs, all of them scalars.
+
+        Returns:
+            The outputs; None if an input is missing or would have to be converted, or an output is no scalar: nothing ran then.
+
+        Raises:
+            CheckFailed: A check fired; nothing was updated.
+        """
+        if not self.gives_scalars:
+            return None
+        code = self._native.run_if_fit(inputs)
+        if code is None:
+            return None
+        if code:
+            self._test(code)
+        return self._native.scalar_values()
+
+    def addresses_if_fit(self, inputs: Mapping[str, Any]) -> list[int] | None:
+        """Return the addresses of arrays that are just as the program takes them, None if one is not."""
+        return self._native.addresses_if_fit(inputs)
+
+    def run_steps(self, addresses: Array) -> tuple[dict[str, list[float]], CheckFailed | None]:
+        """Run once for each row of addresses of the inputs, in one native call.
+
+        Args:
+            addresses: u64[steps, inputs], contiguous; the caller keeps what they point to alive.
+
+        Returns:
+            The outputs of the steps that ended well, and what stopped the one after them before it updated anything.
+        """
+        results, code = self._native.run_steps(addresses)
+        columns = self._native.scalar_columns(results)
+        return columns, CheckFailed(self._message(code)) if code else None
+
+    def _test(self, code: int) -> None:
+        if code:
+            raise CheckFailed(self._message(code))
+
+    def _message(self, code: int) -> str:
+        return self._messages.get(code, f"the program stopped with code {code}")

@@ -14,6 +14,7 @@ from tapeout.api.batches import Batch, Data, DataSource, array_of, fit_array, no
 from tapeout.api.binding import bind_dims
 from tapeout.api.history import History, StepResult
 from tapeout.api.session import CheckFailed, Entry, Session
+from tapeout.api.steps import Pace, Runner
 from tapeout.api.views import Hyperparameters, Parameters, State
 from tapeout.driver.step import (
     GRAD,
@@ -116,6 +117,7 @@ class Trainer:
         self.rows = 0
         self._evaluation: Graph | None = None
         self._entries: dict[tuple[Any, ...], Entry] = {}
+        self._last: Entry | None = None
         # The preview binding shows every fault of model, loss and optimiser now rather than at the first batch.
         preview = self._graph("step" if optimizer else "gradients", model.dims, {})
         gradient_entry(model, self.loss, None, None, self.notes)
@@ -127,6 +129,7 @@ class Trainer:
             self.session.write(RNG_SEED, np.asarray(seed, np.int64))
         self.label_names = [v.name for v in preview.inputs if v.name not in model.input]
         self.input_names = [v.name for v in model.inputs]
+        self._names = (*self.input_names, *self.label_names)
         self.parameters = Parameters(self.session, model)
         self.state = State(self.session, model)
         self.hyperparameters = Hyperparameters(self.session)
@@ -147,12 +150,41 @@ class Trainer:
         Raises:
             DataError: An array is missing or does not fit, an index is out of range, or the loss is not finite; nothing was updated.
         """
-        if self.optimizer is None:
-            raise OptionError(
-                "the trainer has no optimizer", hint="pass optimizer=, or call gradients()"
-            )
+        self._need_optimizer()
+        # Mostly a batch is like the one before: then nothing is looked up, converted or copied.
+        if self._last is not None:
+            try:
+                found = self._last.run_if_fit(batch)
+            except CheckFailed as failed:
+                raise _refused(failed, batch) from None
+            if found is not None:
+                return StepResult(found)
         entry = self._entry_for("step", batch)
+        names = dict.fromkeys(entry.program.inputs)
+        self._last = entry if all(n in names for n in self._names) else None
         return StepResult(self._run(entry, batch))
+
+    def steps(
+        self, batches: Sequence[Batch], steps_per_call: int | None = None
+    ) -> list[StepResult]:
+        """Run one training step on each batch, many of them in one native call: the same bits as `step` on each.
+
+        Args:
+            batches: Arrays by input name, labels included. What needs no conversion is not copied.
+            steps_per_call: Steps of one native call; None: as many as take about 50 ms, so that Ctrl-C is heard.
+
+        Returns:
+            What `step` returns, for each batch.
+
+        Raises:
+            DataError: As `step`, naming the batch; those before it were done, and it updated nothing.
+        """
+        self._need_optimizer()
+        run, results = self._runner(Pace(steps_per_call), "batch", 0), list[StepResult]()
+        for columns, _ in run.listed(batches):
+            rows = zip(*columns.values(), strict=True)
+            results += [StepResult(dict(zip(columns, row, strict=True))) for row in rows]
+        return results
 
     def gradients(
         self, batch: Batch, wrt: Sequence[str] | None = None
@@ -184,6 +216,7 @@ class Trainer:
         validation_data: Data | None = None,
         metrics: Sequence[str] = ("accuracy",),
         callbacks: Iterable[Any] = (),
+        steps_per_call: int | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -194,7 +227,9 @@ class Trainer:
             shuffle: Whether a mapping is read in a new order each epoch, fixed by seed and epoch.
             validation_data: Evaluated after each epoch.
             metrics: Which figures beside the loss.
-            callbacks: Objects with `on_step(trainer, step, loss)` or `on_epoch(trainer, epoch, record)`.
+            callbacks: Objects with `on_step(trainer, step, loss)`, `on_steps(trainer, step, losses)` or `on_epoch(trainer, epoch, record)`.
+            steps_per_call: Steps of one native call where the data lie in memory (a mapping of arrays, or a list of batches); results are
+                the same. None: as many as take about 50 ms, but one at a time if a callback has `on_step` and no `on_steps`.
 
         Raises:
             DataError: The data do not fit; a one-shot iterator with several epochs.
@@ -207,10 +242,14 @@ class Trainer:
                 hint="pass a list or a DataLoader",
             )
         history = History()
+        callbacks = list(callbacks)
+        if steps_per_call is None and any(_wants_each_step(c) for c in callbacks):
+            steps_per_call = 1
+        run = self._runner(Pace(steps_per_call), "step", 1)
         first, skip = self.epoch, self.rows
         for epoch in range(first, first + epochs):
             record = self._epoch(
-                source, epoch, skip if epoch == first else 0, shuffle, history, callbacks
+                source, epoch, skip if epoch == first else 0, shuffle, history, callbacks, run
             )
             self.epoch, self.batch, self.rows = epoch + 1, 0, 0
             if validation_data is not None:
@@ -227,19 +266,25 @@ class Trainer:
         skip: int,
         shuffle: bool,
         history: History,
-        callbacks: Iterable[Any],
+        callbacks: Sequence[Any],
+        run: Runner,
     ) -> dict[str, float]:
+        self._need_optimizer()
         start = time.perf_counter()
         total, rows = 0.0, 0
-        for batch in source.batches(shuffle=shuffle, seed=self.seed, epoch=epoch, skip=skip):
-            loss = self.step(batch)[LOSS]
-            count = rows_of(batch)
-            self.batch, self.rows = self.batch + 1, self.rows + count
+        done = len(history.steps)
+        for columns, counts in run.epoch(
+            source, shuffle=shuffle, seed=self.seed, epoch=epoch, skip=skip
+        ):
+            losses = columns[LOSS]
+            for loss, count in zip(losses, counts, strict=True):
+                total, rows = total + loss * count, rows + count
+            self.batch, self.rows = self.batch + len(losses), self.rows + sum(counts)
             if self.rows == source.rows:  # what a callback saves now goes on with the next epoch
                 self.epoch, self.batch, self.rows = epoch + 1, 0, 0
-            total, rows = total + loss * count, rows + count
-            history.steps.append(loss)
-            _tell(callbacks, "on_step", self, len(history.steps), loss)
+            history.steps += losses
+            _tell_steps(callbacks, self, done, losses)
+            done += len(losses)
         seconds = time.perf_counter() - start
         record = {"samples_per_second": rows / seconds, "seconds": seconds}
         if rows:
@@ -411,11 +456,16 @@ class Trainer:
         try:
             return entry.run(inputs)
         except CheckFailed as failed:
-            where = not_finite(inputs)
-            if where:
-                raise DataError(where, hint="clean the data; nothing was updated") from None
-            hint = _culprit(failed.message, inputs)
-            raise DataError(f"{failed.message}; nothing was updated", hint=hint) from None
+            raise _refused(failed, inputs) from None
+
+    def _runner(self, pace: Pace, word: str, first: int) -> Runner:
+        return Runner(self.step, lambda b: self._entry_for("step", b), _refused, pace, word, first)
+
+    def _need_optimizer(self) -> None:
+        if self.optimizer is None:
+            raise OptionError(
+                "the trainer has no optimizer", hint="pass optimizer=, or call gradients()"
+            )
 
     def _entry_for(self, kind: str, batch: Batch, wrt: tuple[str, ...] | None = None) -> Entry:
         shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
@@ -497,6 +547,33 @@ def _covered(blocks: Iterable[tuple[int, int]]) -> int:
         total += max(0, start + size - max(start, end))
         end = max(end, start + size)
     return total
+
+
+def _refused(failed: CheckFailed, batch: Batch) -> DataError:
+    """Return the error of a batch that a check refused."""
+    inputs = {n: array_of(a) for n, a in batch.items()}
+    where = not_finite(inputs)
+    if where:
+        return DataError(where, hint="clean the data; nothing was updated")
+    hint = _culprit(failed.message, inputs)
+    return DataError(f"{failed.message}; nothing was updated", hint=hint)
+
+
+def _wants_each_step(callback: Any) -> bool:
+    """Whether a callback looks at the trainer after each step."""
+    return hasattr(callback, "on_step") and not hasattr(callback, "on_steps")
+
+
+def _tell_steps(
+    callbacks: Iterable[Any], trainer: Trainer, done: int, losses: Sequence[float]
+) -> None:
+    """Tell of the steps of one native call, of which `done` came before."""
+    for callback in callbacks:
+        if hasattr(callback, "on_steps"):
+            callback.on_steps(trainer, done + len(losses), losses)
+        elif hasattr(callback, "on_step"):
+            for n, loss in enumerate(losses, done + 1):
+                callback.on_step(trainer, n, loss)
 
 
 def _tell(callbacks: Iterable[Any], event: str, *args: Any) -> None:

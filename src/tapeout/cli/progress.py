@@ -10,6 +10,7 @@ from tapeout.cli.say import is_live, number, percent
 from tapeout.support.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from tapeout.api.trainer import Memory, Trainer
@@ -102,17 +103,22 @@ class Progress:
 
     def on_step(self, trainer: Trainer, step: int, loss: float) -> None:
         """Note the loss; tell about compilation after the first step, of progress now and then."""
-        now = time.perf_counter()
-        self.record.steps.append(loss)
-        self.at += 1
-        self.left -= 1
-        if len(self.record.steps) == 1:
+        self.on_steps(trainer, step, [loss])
+
+    def on_steps(self, trainer: Trainer, step: int, losses: Sequence[float]) -> None:
+        """The same for the steps of one native call."""
+        now, loss = time.perf_counter(), losses[-1]
+        first = not self.record.steps
+        self.record.steps += losses
+        self.at += len(losses)
+        self.left -= len(losses)
+        if first:
             # Before the first step there was nothing to save; from now on there is.
             self.stop.armed = True
             self._shown = now
             tell_compilation(self.speaker, trainer)
         else:
-            self.record.step_seconds.append(now - self._last)
+            self.record.step_seconds += [(now - self._last) / len(losses)] * len(losses)
         self._last, self._compiled = now, trainer.compile_seconds
         # After an epoch's last step `on_epoch` stops, so that the run stands at the start of the next one.
         if self.stop.asked and self.at < self.per_epoch:

@@ -41,6 +41,7 @@ class Request:
     seed: int
     threads: int | None
     target: str
+    steps_per_call: int | None
     inputs: tuple[str, ...]
     transforms: tuple[str, ...]
     output: str
@@ -71,6 +72,12 @@ class Request:
     help="Passes over the data.",
 )
 @o.together(*o.changes, o.seed, o.threads, o.target)
+@click.option(
+    "--steps-per-call",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Steps of one native call; default: as many as take about 50 ms. Results do not depend on it.",
+)
 @click.option(
     "-o",
     "--output",
@@ -280,6 +287,7 @@ def _fit(
                 batch_size=request.batch_size,
                 validation_data=None if held_out is None else held_out.arrays,
                 callbacks=[progress],
+                steps_per_call=request.steps_per_call,
             )
     except Stopped:
         raise Interrupted(save_interrupted(trainer, request, output)) from None

@@ -5,6 +5,12 @@
 `inputs` points to the addresses of the program's inputs, `data` to its constants; `pool` is null for one thread. It returns 0,
 the code of the first check that failed, or FAULT when a checked build met an access out of bounds. Nothing is allocated.
 
+    i64 @tapeout_NAME__steps(ptr arena, ptr inputs, ptr pool, ptr data, i64 steps, ptr results, ptr code)
+
+runs it up to `steps` times, with one row of addresses after the other, and stops behind the first run that does not return 0. What that returned
+goes to `code` (i32); the number of runs before it is returned. After each of those the program's `scalar_outputs` go to the next row of `results`,
+eight bytes for each.
+
 A driver with clocks also adds up, in a record of its own, how long each launch took on the calling thread, fork and join included.
 
 Items are rows of a constant table, so the size of the code does not grow with the program. A loop is a row where it begins and one
@@ -172,7 +178,40 @@ done:
   %i.next = add i64 %i, 1
   br label %head
 {stop_fault}}}
+
+define i64 @"{symbol}__steps"(ptr %arena, ptr %inputs, ptr %pool, ptr %data, i64 %steps, ptr %results, ptr %code) nounwind {{
+entry:
+  store i32 0, ptr %code, align 4
+  br label %head
+head:
+  %s = phi i64 [ 0, %entry ], [ %s.next, %keep ]
+  %more = icmp slt i64 %s, %steps
+  br i1 %more, label %run, label %end
+run:
+  %row = mul i64 %s, {row_bytes}
+  %given = getelementptr inbounds i8, ptr %inputs, i64 %row
+  %returned = call i32 @"{symbol}"(ptr %arena, ptr %given, ptr %pool, ptr %data)
+  %good = icmp eq i32 %returned, 0
+  br i1 %good, label %keep, label %stop
+keep:
+  %kept.at = mul i64 %s, {kept_bytes}
+  %kept = getelementptr inbounds i8, ptr %results, i64 %kept.at
+{keep}
+  %s.next = add i64 %s, 1
+  br label %head
+stop:
+  store i32 %returned, ptr %code, align 4
+  br label %end
+end:
+  ret i64 %s
+}}
 """
+
+_KEEP = """\
+  %from.{n} = getelementptr inbounds i8, ptr %arena, i64 {offset}
+  %scalar.{n} = load i{bits}, ptr %from.{n}, align {align}
+  %to.{n} = getelementptr inbounds i8, ptr %kept, i64 {at}
+  store i{bits} %scalar.{n}, ptr %to.{n}, align {align}"""
 
 
 def entry_symbol(name: str) -> str:
@@ -182,6 +221,11 @@ def entry_symbol(name: str) -> str:
     ('tapeout_step', 'tapeout_my_20_net')
     """
     return "tapeout_" + re.sub(r"[^A-Za-z0-9_]", lambda m: f"_{ord(m[0]):x}_", name)
+
+
+def steps_symbol(entry: str) -> str:
+    """Return the symbol of the function that runs an entry point many times."""
+    return entry + "__steps"
 
 
 def fault_symbol(name: str) -> str:
@@ -232,8 +276,25 @@ def emit_driver(
         end=_END,
         branch=_BRANCH,
         jump=_JUMP,
+        row_bytes=8 * len(program.inputs),
+        kept_bytes=8 * len(program.scalar_outputs),
+        keep=_kept(program),
         **_fault_parts(program.name, checked),
         **_clock_parts(program, target, clocks),
+    )
+
+
+def _kept(program: Program) -> str:
+    """The lines that copy what one step gives to its row of results."""
+    return "\n".join(
+        _KEEP.format(
+            n=n,
+            offset=buffer.offset,
+            bits=8 * buffer.bytes,
+            align=buffer.bytes,
+            at=8 * n,
+        )
+        for n, buffer in enumerate(program.scalar_outputs.values())
     )
 
 

@@ -252,6 +252,15 @@ class Program:
         """Floating-point operations of a run, by the analytic model; of a branch, those of the side that has more."""
         return _flops(self.items)
 
+    @cached_property
+    def scalar_outputs(self) -> dict[str, Buffer]:
+        """The outputs of one number that the arena holds: what a run of many steps keeps of each."""
+        found = {name: self.buffers[b] for name, b in self.outputs.items()}
+        apart = ("input", "constant")
+        return {
+            n: b for n, b in found.items() if b.type.size == 1 and b.space not in apart and not b.of
+        }
+
     def place(self, name: str, times: Times = ()) -> tuple[Buffer, int]:
         """Return the buffer that a buffer is a part of at last, and how many bytes from the start of that it lies.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _Entry = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
+)
+_Steps = ctypes.CFUNCTYPE(
+    ctypes.c_int64,
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
+    *(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p),
 )
 _FAULT = -1
 
@@ -63,12 +68,16 @@ class Executable:
         fault = [f"{entry}__fault"] if checked else []
         code = [data for name, data in objects.items() if name != SYMBOL]
         timed = [f"{entry}__clocks"] if clocks else []
-        self._library = Library(code, [entry, *fault, *timed])
+        many = f"{entry}__steps"
+        self._library = Library(code, [entry, many, *fault, *timed])
         self._entry = _Entry(self._library[entry])
+        self._steps = _Steps(self._library[many])
         self._faults = [(ctypes.c_int64 * 4).from_address(self._library[f]) for f in fault]
         self._clocks = [_clocks(self._library[t], len(program.launches)) for t in timed]
         self._inputs = (ctypes.c_void_p * max(1, len(program.inputs)))()
+        self._wanted = _wanted(program)
         self._data = _aligned_copy(program.data)
+        self._constants = int(self._data.ctypes.data)
         self._echoed = _inputs_that_are_outputs(program)
         self._echo: dict[str, Array] = {}
         self._pool: Pool | None = None
@@ -91,6 +100,7 @@ class Executable:
                 where=self.program.name,
             )
         self.arena = arena
+        self._scalars = {n: self._view(b) for n, b in self.program.scalar_outputs.items()}
 
     @property
     def threads(self) -> int:
@@ -133,18 +143,50 @@ class Executable:
             TapeoutError: A checked build met an access out of bounds (a fault of the compiler).
         """
         kept = self._set_inputs(inputs)
+        code = self._call()
+        if self._echoed:
+            named = zip(self.program.inputs, kept, strict=True)
+            self._echo = {n: a for n, a in named if n in self._echoed}
+        return code
+
+    def run_if_fit(self, inputs: Mapping[str, Array]) -> int | None:
+        """Run the program once if every input is an array just as the program takes it; return None if one is not.
+
+        Nothing is copied and nothing converted: the shortest way for a caller who runs a program again and again. What else
+        `inputs` holds plays no part.
+        """
+        found = self.addresses_if_fit(inputs)
+        if found is None or self._echoed:
+            return None
+        for n, address in enumerate(found):
+            self._inputs[n] = address
+        return self._call()
+
+    def addresses_if_fit(self, inputs: Mapping[str, Array]) -> list[int] | None:
+        """Return the addresses of the inputs, None if one is not an array just as the program takes it."""
+        found = []
+        for name, dtype, shape in self._wanted:
+            array = inputs.get(name)
+            if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+                return None
+            flags = array.flags
+            if not flags.c_contiguous or not flags.aligned:
+                return None
+            found.append(array.__array_interface__["data"][0])
+        return found
+
+    def _call(self) -> int:
+        """Run on the addresses that are set."""
         if self.checked:
             self.arena.poison(self.program.layout.bytes)
-        pool = self._ready_pool()
-        arena, data = self.arena.address, int(self._data.ctypes.data)
+        pool = self._pool
+        if self._threads > 1 and (pool is None or pool.process != os.getpid()):
+            pool = self._ready_pool()
         if pool is None:
-            code = self._entry(arena, self._inputs, None, data)
+            code = self._entry(self.arena.address, self._inputs, None, self._constants)
         else:
             with pool.lock:
-                code = self._entry(arena, self._inputs, pool.address, data)
-        self._echo = {
-            n: a for n, a in zip(self.program.inputs, kept, strict=True) if n in self._echoed
-        }
+                code = self._entry(self.arena.address, self._inputs, pool.address, self._constants)
         if code == _FAULT:
             self._raise_fault()
         return int(code)
@@ -164,6 +206,36 @@ class Executable:
         found = record.copy()
         record[...] = 0
         return found
+
+    def run_steps(self, addresses: Array) -> tuple[Array, int]:
+        """Run the program many times in one native call.
+
+        Args:
+            addresses: u64[steps, inputs], the addresses of the inputs of each step, contiguous; whoever calls keeps the memory alive.
+
+        Returns:
+            What the program's `scalar_outputs` held after each step that ended well, a row of eight bytes each (`scalar_columns` reads them), and 0 or the code of the
+            check that stopped the step after those, before it updated anything.
+
+        Raises:
+            TapeoutError: As `run`; or the build is checked, which has memory to poison before each step.
+        """
+        if self.checked:
+            raise TapeoutError("a checked build runs step by step", where=self.program.name)
+        steps = len(addresses)
+        results = np.zeros((steps, max(1, len(self.program.scalar_outputs))), np.uint64)
+        code = ctypes.c_int32()
+        pool = self._ready_pool()
+        arena, data = self.arena.address, self._constants
+        given, kept = addresses.ctypes.data, results.ctypes.data
+        if pool is None:
+            done = self._steps(arena, given, None, data, steps, kept, ctypes.addressof(code))
+        else:
+            with pool.lock:
+                done = self._steps(
+                    arena, given, pool.address, data, steps, kept, ctypes.addressof(code)
+                )
+        return results[:done], int(code.value)
 
     def _raise_fault(self) -> None:
         for record in self._faults:
@@ -211,6 +283,19 @@ class Executable:
             raise OptionError(f"no output is called {name!r}", hint=nearest(name, outputs))
         return np.array(self._view(self.program.buffers[outputs[name]]))
 
+    def scalar_values(self) -> dict[str, float]:
+        """Return the `scalar_outputs` of the last run."""
+        return {name: view.item() for name, view in self._scalars.items()}
+
+    def scalar_columns(self, results: Array) -> dict[str, list[float]]:
+        """Return the `scalar_outputs` of every step from what `run_steps` returned."""
+        columns = {}
+        for n, (name, b) in enumerate(self.program.scalar_outputs.items()):
+            column = np.ascontiguousarray(results[:, n])
+            size = 8 // b.type.dtype.bytes
+            columns[name] = column.view(b.type.dtype.numpy)[::size].tolist()
+        return columns
+
     def outputs(self) -> dict[str, Array]:
         """Return copies of all outputs of the last run, by name."""
         return {name: self.output(name) for name in self.program.outputs}
@@ -254,6 +339,12 @@ class Executable:
         if buffer.space == "constant":
             return shaped(self._data[buffer.offset :], type_.dtype, type_.shape, buffer.order)
         return self.arena.view(buffer.offset, type_.dtype, type_.shape, buffer.order)
+
+
+def _wanted(program: Program) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
+    """Return name, dtype and shape of each input."""
+    types = [(n, program.buffers[n].type) for n in program.inputs]
+    return [(n, np.dtype(t.dtype.numpy), tuple(map(int, t.shape))) for n, t in types]
 
 
 def _find_entry(objects: Mapping[str, bytes]) -> str:

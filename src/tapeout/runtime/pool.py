@@ -8,6 +8,7 @@ import threading
 import weakref
 
 from tapeout.runtime.jit import Library
+from tapeout.support import env
 from tapeout.support.errors import BudgetError
 
 SYMBOL = "tapeout__pool"
@@ -42,7 +43,7 @@ class Pool:
         create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
             library["tapeout_pool_create"]
         )
-        address = create(threads, _SPINS if threads <= _cores() else _SPINS_CROWDED)
+        address = create(threads, _SPINS if threads <= env.cores() else _SPINS_CROWDED)
         if not address:
             raise BudgetError(f"no memory for a pool of {threads} threads")
         self.address = int(address)
@@ -65,12 +66,6 @@ def shared_pool(threads: int, code: bytes) -> Pool:
 def _destroy(library: Library, address: int, process: int) -> None:
     if process == os.getpid():
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library["tapeout_pool_destroy"])(address)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fresh_lock() -> None:

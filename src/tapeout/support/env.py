@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tapeout.support.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def _flag(name: str) -> bool:
@@ -23,12 +28,47 @@ def _count(name: str, default: int) -> int:
 
 def threads() -> int:
     """Return the number of threads to run with: TAPEOUT_THREADS, or the cores this process may use."""
-    asked = _count("TAPEOUT_THREADS", 0)
-    if asked:
-        return asked
+    return _count("TAPEOUT_THREADS", 0) or cores()
+
+
+def cores(system: Path = Path("/")) -> int:
+    """Return how many cores this process may use: its affinity, and the time that its control groups leave it, rounded up.
+
+    Args:
+        system: The root of the file system in which control groups are described.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return max(1, min(allowed, *(math.ceil(q) for q in _quotas(system)), allowed))
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """Return the cores' worth of time that each control group around this process has."""
+    for line in _read(system / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        # In a container the path may be that of the host, and the group itself the top.
+        own = top / path.lstrip("/")
+        around = [f for f in own.parents if top in f.parents]
+        for folder in dict.fromkeys((top, own, *around)):
+            if controllers:
+                words = [_read(folder / f"cpu.cfs_{n}_us").strip() for n in ("quota", "period")]
+            else:
+                words = _read(folder / "cpu.max").split()
+            if len(words) == 2 and all(w.isdigit() for w in words) and int(words[1]):
+                yield int(words[0]) / int(words[1])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def cache_dir() -> Path:
