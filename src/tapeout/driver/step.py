@@ -16,9 +16,13 @@ from tapeout.ir.graph import Graph, Module
 from tapeout.ir.precision import Precision
 from tapeout.ir.type import TensorType
 from tapeout.ops.sym import Sym, constant
+from tapeout.passes.cse import Cse
+from tapeout.passes.dce import Dce
 from tapeout.passes.decompose import Decompose
+from tapeout.passes.fold import Fold
 from tapeout.passes.mixed import Mixed
 from tapeout.passes.recognize import Recognize
+from tapeout.passes.simplify import Simplify
 from tapeout.support.errors import OptionError
 from tapeout.support.loc import Loc
 from tapeout.training.losses import LossContext
@@ -171,7 +175,12 @@ def _in_precision(
 
 def mixed(graph: Graph, precision: Precision) -> Graph:
     """Return a graph of which products read bf16 where a precision says so."""
-    return graph if precision.is_full else Mixed(precision).run(Decompose().run(graph))
+    if precision.is_full:
+        return graph
+    # What is computed twice must be one value by now, for it is kept then.
+    for step in (Decompose(), Fold(), Simplify(), Cse(), Dce(), Mixed(precision)):
+        graph = step.run(graph)
+    return graph
 
 
 def gradient_entry(

@@ -150,9 +150,14 @@ class _Rounding:
     def _held(self) -> set[Value]:
         """Return the values that are rounded where they are made, for all who read them."""
         found: dict[Value, None] = {}
+        summed: dict[Value, None] = {}
         for node in self.graph.nodes:
             if self._is_product(node):
                 found.update(dict.fromkeys(map(_root, node.operands)))
+                summed.update(dict.fromkeys(node.results))
+            elif kind_of(node.op) == FOLLOWS:
+                # A kernel can end in one product; the others lie in memory when it runs.
+                found.update(dict.fromkeys([v for v in node.operands if v in summed][:-1]))
             for v in node.results:
                 if v in self.activations and self._is_kept(v):
                     found[_root(v)] = None

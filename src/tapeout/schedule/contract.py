@@ -19,7 +19,7 @@ from tapeout.kernel.compute import (
     Load,
     LoopKernel,
 )
-from tapeout.schedule.lower.exprs import Rewriter
+from tapeout.schedule.lower.exprs import Rewriter, widened
 from tapeout.schedule.model import Work
 from tapeout.schedule.rehome import rehomed
 
@@ -58,7 +58,8 @@ def _holes(kernel: ContractionKernel) -> list[Hole]:
     results = (*kernel.batch, *kernel.m, *kernel.n)
     found: dict[Axis, Hole] = {}
     for e in (kernel.a, kernel.b):
-        for guard in e.where if isinstance(e, Load) else ():
+        read = widened(e)
+        for guard in read.where if isinstance(read, Load) else ():
             hole = _hole(guard, results, kernel.k)
             if hole is None:
                 continue
@@ -158,9 +159,10 @@ def _forward(kernel: ContractionKernel) -> ContractionKernel:
 
     The data gradient reads the cotangent backwards; turned round, it is a convolution with the kernel reversed.
     """
-    if not isinstance(kernel.a, Load):
+    read = widened(kernel.a)
+    if not isinstance(read, Load):
         return kernel
-    entries = _affine(kernel.a)
+    entries = _affine(read)
     bind = {
         k: Affine.of(k) * -1 + (k.extent - 1)
         for k in kernel.k

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis, Guard, guards, index_of
 from tapeout.ir.op import Contraction, Pointwise, Reduction
 from tapeout.kernel.compute import Apply, Bitcast, Cast, Expr, ExprBuilder, Load
+from tapeout.schedule.lower.exprs import widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -108,15 +109,13 @@ def facts(node: Node) -> Facts:
     cheap, dear = _cost([element, *(i for a in accesses for i in a.index if isinstance(i, Expr))])
     if isinstance(op, Contraction):
         cheap, dear = 0, cheap + dear
-    widens = not reduced and isinstance(element, Cast) and is_factor(element)
+    widens = not reduced and widened(element) is not element and (cheap, dear) == (1, 0)
     return Facts(axes, reduced, tuple(accesses), cheap, dear, widens)
 
 
 def is_factor(e: Expr) -> bool:
     """Whether an expression is a load, maybe of a narrower float: then it can be a factor of a contraction without being kept."""
-    if isinstance(e, Cast) and e.dtype.is_float and e.arg.dtype.is_float:
-        return isinstance(e.arg, Load) and e.arg.dtype.bits < e.dtype.bits
-    return isinstance(e, Load)
+    return isinstance(widened(e), Load)
 
 
 def own_axes(shape: Iterable[int], letter: str = "i") -> tuple[Axis, ...]:

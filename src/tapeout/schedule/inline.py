@@ -91,6 +91,7 @@ class _Chooser:
     def _fits(self, node: Node, operand: Value) -> bool:
         """Whether a node may evaluate an operand: no gather, no divided index, and a factor is one load."""
         probe = LinearProbe(self.inlined, self.orders)
+        same = self._is_kept_as_narrow(operand)
         for value, access in self.facts.accessed(node):
             if value is not operand:
                 continue
@@ -99,7 +100,12 @@ class _Chooser:
             element = probe.elements.read(value, access.index, access.where, access.other)
             if isinstance(node.op, Contraction) and not is_factor(element):
                 return False
-        return probe.linear
+        return same or probe.linear
+
+    def _is_kept_as_narrow(self, value: Value) -> bool:
+        """Whether a value is a kept one as a wider float: it is read at the places at which it would lie itself."""
+        node = value.node
+        return node is not None and self.facts[node].widens and node.operands[0] not in self.inlined
 
     def _may_inline(self, node: Node) -> bool:
         if not isinstance(node.op, Pointwise):

@@ -47,6 +47,13 @@ def loads(*roots: Expr) -> list[Load]:
     return [e for e in postorder(*roots) if isinstance(e, Load)]
 
 
+def widened(expr: Expr) -> Expr:
+    """Return what an expression is as a wider float: the same element, read in fewer bytes; itself if it is no such thing."""
+    if isinstance(expr, Cast) and expr.dtype.is_float and expr.arg.dtype.is_float:
+        return expr.arg if expr.arg.dtype.bits < expr.dtype.bits else expr
+    return expr
+
+
 def indices(*roots: Expr) -> list[Affine]:
     """Return every index expression below the roots, those of guards included."""
     found: list[Affine] = []

@@ -27,7 +27,7 @@ from tapeout.schedule.lower.contract.product import ROLES, Product, flatten_rows
 from tapeout.schedule.lower.contract.task import may_limit
 from tapeout.schedule.lower.contract.tiles import Tiling, choose_tiling
 from tapeout.schedule.lower.cost import touched
-from tapeout.schedule.lower.exprs import loads
+from tapeout.schedule.lower.exprs import loads, widened
 from tapeout.schedule.lower.finish import Finished
 from tapeout.schedule.lower.normal import offset_of
 
@@ -188,7 +188,8 @@ class Planner:
     def _pad_b(self) -> None:
         """Give the column operand, if it has a border or lies across its lanes, a copy as it should be."""
         p, column = self.product, self.product.cols[-1]
-        at = offset_of(p.b, p.by_name) if isinstance(p.b, Load) else Affine()
+        read = widened(p.b)
+        at = offset_of(read, p.by_name) if isinstance(read, Load) else Affine()
         if not at.is_linear or at.coefficient(column) != 1:
             if not is_plain(p.b, p.accumulate) and self._limit("b", p.b):
                 p = self.product
@@ -196,15 +197,24 @@ class Planner:
             if along is not None:
                 self._copy("b", p.b, along, TRANSPOSE)
                 return
+        elif read is not p.b and isinstance(read, Load) and self._is_read_once(read):
+            return  # it is widened where it is packed
         if not is_plain(p.b, p.accumulate) and not self._limit("b", p.b):
             self._copy("b", p.b, halo(p, p.b, self._name()), _COPY)
+
+    def _is_read_once(self, b: Load) -> bool:
+        """Whether a column operand has no border, and no two steps or columns share an element."""
+        p = self.product
+        points = p.steps * prod(a.extent for a in (*p.batch, *p.cols))
+        return not b.where and touched(b, p.by_name) >= points
 
     def _copy(self, side: str, operand: Expr, step: Step | None, cycles: float) -> None:
         """Read an operand from a copy with a border, but remember where the border is."""
         if step is None:
             return
-        if isinstance(operand, Load) and operand.other == 0:
-            limits = tuple(g for g in operand.where if self._spares(g))
+        read = widened(operand)
+        if isinstance(read, Load) and read.other == 0:
+            limits = tuple(g for g in read.where if self._spares(g))
             self.product = replace(self.product, limits=(*self.product.limits, *limits))
         self._use(side, step, cycles)
 
@@ -344,7 +354,8 @@ class Planner:
         """Pack the column operand if that pays or must be; return how it is read."""
         p = self.product
         plain = is_plain(p.b, p.accumulate)
-        at = p.place(as_load(p.b)) if plain else Affine()
+        read = widened(p.b)
+        at = p.place(read) if isinstance(read, Load) else Affine()
         unit = at.is_linear and at.coefficient(p.cols[-1]) == 1
         far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
         wanted: Columns = "panels"
@@ -354,7 +365,7 @@ class Planner:
                 wanted = "direct"
             wanted = self.form.b if self.form else wanted
         if wanted == "panels":
-            cycles = _COPY if plain and unit else TRANSPOSE
+            cycles = _COPY if unit else TRANSPOSE
             self._use("b", pack_columns(p, tiling, self._name()), cycles)
         return wanted
 

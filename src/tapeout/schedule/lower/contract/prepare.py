@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from tapeout.ir.affine import Affine, Axis, Guard, guards
 from tapeout.kernel.compute import Buffer, Expr, ExprBuilder, Index, Load, LoopKernel, Store
 from tapeout.schedule.lower.contract.tiles import Tiling
-from tapeout.schedule.lower.exprs import Rewriter, axes_of, loads, postorder, shared_load
+from tapeout.schedule.lower.exprs import (
+    Rewriter,
+    axes_of,
+    loads,
+    postorder,
+    shared_load,
+    widened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,7 +284,8 @@ def _bounded(product: Product, operand: Expr, axis: Axis, at: Affine) -> Expr:
         return shared_load(s, replace(e, where=(*e.where, inside)))
 
     value = Rewriter(s, {axis: at}, {}, guarded)(operand)
-    if isinstance(value, Load) and value.other == 0:
+    read = widened(value)
+    if isinstance(read, Load) and read.other == 0:
         return s.cast(value, product.accumulate)
     holds = s.compare("lt", s.index(at), s.const(axis.extent, s.index(at).dtype))
     value = s.cast(value, product.accumulate)
