@@ -145,7 +145,16 @@ class Fitter:
             return "region"
         if isinstance(node.op, Scatter):
             return "scatter"
-        return "contraction" if isinstance(node.op, Contraction) and self._tiles(node) else "loop"
+        if not isinstance(node.op, Contraction):
+            return "loop"
+        return "contraction" if self._tiles(node) or self._slides(node) else "loop"
+
+    def _slides(self, node: Node) -> bool:
+        """Whether neighbouring sums of a contraction read the same elements: at the sum of an axis of the result and a summed one."""
+        facts = self.facts[node]
+        free, summed = ({a for a in x if a.extent != 1} for x in (facts.axes, facts.reduced))
+        entries = (i for a in facts.accesses for i in a.index if isinstance(i, Affine))
+        return any(free & set(i.axes) and summed & set(i.axes) for i in entries)
 
     def _tiles(self, node: Node) -> bool:
         """Whether each factor of a contraction has an axis of the result to itself, and there is something to sum.

@@ -24,6 +24,8 @@ from tapeout.schedule.lower.loop import lower_loop
 from tapeout.schedule.lower.partials import cut
 from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 from tapeout.schedule.lower.scatter import lower_scatter
+from tapeout.schedule.lower.windows.emit import WindowLowering
+from tapeout.schedule.lower.windows.plan import Windows, plan_windows
 
 
 def lower(kernel: Kernel, target: Target, choice: str | None = None) -> Lowered:
@@ -41,8 +43,13 @@ def lower(kernel: Kernel, target: Target, choice: str | None = None) -> Lowered:
         return _scatter(kernel)
     if isinstance(kernel, LoopKernel):
         return _loop(kernel, target)
-    if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
+    if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)):
         return _loop(as_loop(kernel), target)
+    if no_columns(kernel):
+        windows = plan_windows(kernel, target)
+        if windows is None:
+            return _loop(as_loop(kernel), target)
+        return _windows(kernel, windows, target)
     split = split_k(kernel)
     if split is None:
         return _whole(kernel, target, choice)
@@ -89,6 +96,16 @@ def _in_parts(split: Split, target: Target, choice: str | None) -> Lowered:
         scratch += done.scratch
     launches += _loop(split.total, target).launches
     return Lowered(tuple(launches), tuple(scratch))
+
+
+def _windows(kernel: ContractionKernel, windows: Windows, target: Target) -> Lowered:
+    """Lower a contraction along windows."""
+    launches = [n for k in windows.before for n in _loop(k, target).launches]
+    done = WindowLowering(windows, target.fma).lower()
+    loop = as_loop(kernel)
+    launches.append(LoweredLaunch(done.kernel, done.args, flops_of(loop), bytes_of(loop)))
+    launches += [n for k in windows.after for n in _loop(k, target).launches]
+    return Lowered(tuple(launches), tuple(map(_scratch, windows.scratch)))
 
 
 def _scratch(buffer: Buffer) -> Scratch:
