@@ -23,7 +23,7 @@ HEAD = """\
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | the answer is no: `check`, `gradcheck`, `bisect`, and `demo` where onnxruntime disagrees |
+| 1 | the answer is no: `check`, `gradcheck`, `bisect`, `demo` where onnxruntime disagrees, and `bench` where an engine did other work |
 | 2 | bad usage or bad input: one message on standard error that names the file, node, tensor or line; nothing is left behind |
 | 3 | a fault of tapeout: the message names a file with the traceback, to be reported |
 | 130 | interrupted |

@@ -80,6 +80,25 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tapeout"
 
 
+def of_child(threads: int, cache: Path | None = None) -> dict[str, str]:
+    """Return the environment of a process that runs with so many threads, its engine's included.
+
+    Args:
+        threads: Number of threads.
+        cache: Folder of the compile caches; None: as here.
+    """
+    count = str(threads)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TAPEOUT_THREADS")
+    found = {**os.environ, **dict.fromkeys(names, count)}
+    found.setdefault("JAX_PLATFORMS", "cpu")
+    if threads == 1:
+        flags = found.get("XLA_FLAGS", "")
+        found["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
+    if cache is not None:
+        found["TAPEOUT_CACHE_DIR"] = str(cache)
+    return found
+
+
 def dump() -> str:
     """Return TAPEOUT_DUMP: `all` or stage names with commas between; empty for none."""
     return os.environ.get("TAPEOUT_DUMP", "")
