@@ -40,7 +40,7 @@ _COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 1.5
 _DIRECT_STEPS = 512
 _FEWEST_COLUMNS = 48
 """From so many columns on, a copy of the rows is read often enough to pay."""
-_FAR_APART = 256
+_FAR_APART, _NEAR_ROWS = 256, 16
 _MOST_CROSSING, _MOST_TILES = 64, 4
 _SPARING, _MOST_POINTS = 0.75, 1 << 20
 
@@ -305,7 +305,7 @@ class Planner:
         once = 2 * touched(as_load(p.a), p.by_name) >= products
         if not (once and wide) or p.exact:
             return "direct"
-        if self._apart(at):
+        if self._apart(at) or self._is_spread(at):
             return "panels"
         return "lines" if p.steps > 64 and self._aliases(at) else "direct"
 
@@ -344,6 +344,13 @@ class Planner:
         p = self.product
         far = _stride(at, p.k) * p.accumulate.bytes >= _FAR_APART
         return at.is_linear and at.coefficient(p.rows[-1]) == 1 and far
+
+    def _is_spread(self, at: Affine) -> bool:
+        """Whether every step of a long sum touches other cache lines for rows that are near each other: maps of a stride, small ones."""
+        p = self.product
+        row, step = (c * p.accumulate.bytes for c in (at.coefficient(p.rows[-1]), _stride(at, p.k)))
+        lines = p.steps * max(step, 64) > self.target.l1
+        return at.is_linear and 0 < row <= _NEAR_ROWS and 2 * step >= _FAR_APART and lines
 
     def _aliases(self, at: Affine) -> bool:
         """Return whether all rows of a tile fall into one set of the first-level cache."""
