@@ -200,8 +200,7 @@ def run_native(lowered, target, arrays, *, threads=1, checked=True) -> dict[str,
     kernels = {call.kernel.name: call.kernel for call in lowered.launches}
     code = cpu.compile_objects(kernels, target, checked=checked)
     for call in lowered.launches:
-        params = [p.name for p in call.kernel.params]
-        given = {p: out[a] for p, a in zip(params, call.args, strict=True)}
+        given = _given(call, out)
         jit.run_kernel(call.kernel, code[call.kernel.name], given, threads=threads, checked=checked)
     return {n: out[n] for n in arrays}
 
@@ -214,10 +213,20 @@ def run_oracle(lowered, arrays, seed=None) -> dict[str, np.ndarray]:
     for s in lowered.scratch:
         out[s.name] = np.full(s.size, np.nan if s.dtype.is_float else 77).astype(s.dtype.numpy)
     for call in lowered.launches:
-        params = [p.name for p in call.kernel.params]
-        given = {p: out[a] for p, a in zip(params, call.args, strict=True)}
+        given = _given(call, out)
         oracle.run(call.kernel, given, seed)
     return {n: out[n] for n in arrays}
+
+
+def _given(call, arrays) -> dict[str, np.ndarray]:
+    """Return the arrays by param; one that is read as another type is a view."""
+    given = {}
+    for p, name in zip(call.kernel.params, call.args, strict=True):
+        array, dtype = arrays[name], p.dtype.numpy
+        if array.dtype != dtype:
+            array = array.view(np.uint8)[: p.size * dtype.itemsize].view(dtype)
+        given[p.name] = array
+    return given
 
 
 def _aligned(a: np.ndarray) -> np.ndarray:

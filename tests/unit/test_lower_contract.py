@@ -121,7 +121,7 @@ def test_nothing_summed_is_zero_through_the_epilogue():
 # -- convolutions -----------------------------------------------------------------------------------
 
 
-def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False):
+def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False, *, accumulate=None):
     """Return a forward pass, weight gradient (`dw`) or data gradient (`dx`, stride 1 or holes)."""
     n_, c_, h_, w_, o_, kh_, kw_ = sizes
     oh_, ow_ = (h_ + 2 * pad - kh_) // stride + 1, (w_ + 2 * pad - kw_) // stride + 1
@@ -137,7 +137,8 @@ def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False):
     w = buffer("b1", dtype, (o_, c_, kh_, kw_), NCHW)
     y = buffer("b2", dtype, y_shape, order)
     weight = s.load(w, (A(o), A(c), A(kh), A(kw)))
-    acc = s.temp("acc", dtype)
+    total = accumulate or dtype
+    acc = s.cast(s.temp("acc", total), dtype)
     if kind == "dx":
         h, v = axes(h=h_, w=w_)
         up, left = A(h) + pad - A(kh), A(v) + pad - A(kw)
@@ -146,7 +147,7 @@ def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False):
         dy = s.load(y, (A(n), A(o), up // stride, left // stride), where)
         store = Store("b0", (), (A(n), A(c), A(h), A(v)), acc)
         return ContractionKernel(
-            "c", (x, w, y), (), (n, h, v), (c,), (o, kh, kw), dy, weight, dtype, (store,)
+            "c", (x, w, y), (), (n, h, v), (c,), (o, kh, kw), dy, weight, total, (store,)
         )
     oh, ow = axes(oh=oh_, ow=ow_)
     down, right = A(oh) * stride + kh - pad, A(ow) * stride + kw - pad
@@ -163,7 +164,7 @@ def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False):
             (n, oh, ow),
             window,
             s.load(y, at),
-            dtype,
+            total,
             (store,),
         )
     bias, mask = dense("b3", dtype, (o_,)), ordered("b4", bool_, y_shape, order, "w")
@@ -174,7 +175,7 @@ def convolution(kind, sizes, order, pad, stride=1, dtype=f32, activate=False):
         positive = s.compare("gt", value, s.const(0, dtype))
         stages = [Store("b2", (), at, value), Store("b4", (), at, positive)]
     return ContractionKernel(
-        "c", (x, w, y, bias, mask), (), (n, oh, ow), (o,), (c, kh, kw), window, weight, dtype,
+        "c", (x, w, y, bias, mask), (), (n, oh, ow), (o,), (c, kh, kw), window, weight, total,
         tuple(stages),
     )  # fmt: skip
 

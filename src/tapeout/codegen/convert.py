@@ -74,6 +74,13 @@ def narrow(f: Function, target: Target, x: Value, dtype: DType) -> Value:
     """Return an f32 or f64 as f16 or bf16, rounded once, half to even."""
     if x.dtype == f64:
         x = _round_to_odd(f, x)
+    if dtype == bf16 and target.pairs:
+        # One instruction; it takes subnormal numbers for zero.
+        half = f.pure(f"fptrunc {x} to {vector('bfloat', x.lanes)}")
+        bits = f.pure(
+            f"bitcast {vector('bfloat', x.lanes)} {half} to {register_type(bf16, x.lanes)}"
+        )
+        return Value(bits, bf16, x.lanes)
     if dtype == bf16:
         return _float_to_bf16(f, x)
     if has_half(target):
@@ -85,7 +92,7 @@ def narrow(f: Function, target: Target, x: Value, dtype: DType) -> Value:
 
 def has_half(target: Target) -> bool:
     """Whether conversions of f16 are instructions (F16C comes with AVX2); else bits do it."""
-    return target.name in ("avx2", "avx512")
+    return target.name in ("avx2", "avx512", "avx512-bf16")
 
 
 def _convert(f: Function, name: str, x: Value, dtype: DType) -> Value:

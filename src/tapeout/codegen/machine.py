@@ -5,18 +5,20 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from tapeout.kernel.target import AVX2, AVX512, GENERIC, Target
+from tapeout.kernel.target import AVX2, AVX512, AVX512_BF16, GENERIC, Target
 from tapeout.support.errors import CompileError
 
 if TYPE_CHECKING:
     from llvmlite import binding
 
 # What a class needs, and the CPU that stands for it when the host cannot run it.
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c")
 _NEEDS = {
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c"),
+    "avx512-bf16": (*_AVX512, "avx512bf16"),
+    "avx512": _AVX512,
     "avx2": ("avx2", "fma", "f16c"),
 }
-_BASELINE = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": ""}
+_BASELINE = {"avx512-bf16": "cooperlake", "avx512": "x86-64-v4", "avx2": "x86-64-v3", "generic": ""}
 
 
 class Machine(NamedTuple):
@@ -30,7 +32,7 @@ class Machine(NamedTuple):
 @cache
 def native() -> Target:
     """Return the best machine class that this host can run."""
-    return next((t for t in (AVX512, AVX2) if _host_runs(t.name)), GENERIC)
+    return next((t for t in (AVX512_BF16, AVX512, AVX2) if _host_runs(t.name)), GENERIC)
 
 
 def host_runs(target: Target) -> bool:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from tapeout.ir.dtype import DType
     from tapeout.kernel.target import Target
 
+
+def has_masks(target: Target) -> bool:
+    """Whether registers of masks say which lanes an access touches."""
+    return target.name in ("avx512", "avx512-bf16")
+
+
 Addresses = Callable[[int], str]
 """From a lane to the operand with the address of its element."""
 
@@ -56,7 +62,7 @@ class Partial:
             part = self._slice(value, start, lanes)
             if live == 0:
                 continue
-            if mask is None and self._target.name != "avx512":
+            if mask is None and not has_masks(self._target):
                 # A masked store is microcode on AMD before AVX-512: a few narrower stores are faster.
                 self._store_pieces(address, start, live, part)
             else:
@@ -69,7 +75,7 @@ class Partial:
             yield start, per, max(0, min(per, active - start))
 
     def _has_masked_load(self, dtype: DType) -> bool:
-        if self._target.name == "avx512":
+        if has_masks(self._target):
             return True
         return self._target.name == "avx2" and dtype.bits >= 32
 

@@ -58,6 +58,7 @@ class Scalars:
             "neg": self._negate_float,
             "abs": self._abs_float,
             "fma": self._fma,
+            "dot2": self._dot2,
             "isnan": self._is_nan,
             "isinf": self._is_inf,
             "select": self._select,
@@ -142,6 +143,13 @@ class Scalars:
             return self._call("fma", *args)
         x, y, z = args
         return self._plain_float("add", [self._plain_float("mul", [x, y]), z])
+
+    def _dot2(self, _: str, args: list[Value]) -> Value:
+        a, b, total = args
+        pairs = f"<{2 * total.lanes} x bfloat>"
+        x, y = (self._f.pure(f"bitcast {v} to {pairs}") for v in (a, b))
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * total.lanes}"
+        return self._made(f"call {total.type} @{name}({total}, {pairs} {x}, {pairs} {y})", total)
 
     def _is_nan(self, _: str, args: list[Value]) -> Value:
         return self._made(f"fcmp uno {args[0]}, {args[0].text}", args[0], bool_)

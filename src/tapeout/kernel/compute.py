@@ -37,6 +37,7 @@ class Buffer:
         shape: The logical shape that loads and stores index.
         strides: Elements from one index to the next, per dimension (the layout; 0 never).
         access: `r`, `w` or `rw`.
+        of: The buffer whose memory this is, read as elements of another type; empty: its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Buffer:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     access: str = "r"
+    of: str = ""
 
     @property
     def span(self) -> int:

@@ -28,6 +28,11 @@ from tapeout.kernel.compute import Numerics
 if TYPE_CHECKING:
     from tapeout.ir.dtype import DType
 
+DOT2 = "dot2"
+"""`dot2(a, b, total)`: u32 lanes `a` and `b` hold two bf16 each, `total` is f32. The product of the upper halves is added to
+`total`, then that of the lower ones; each sum is rounded once, to nearest even. Subnormal halves, totals and sums count as
+zero of their sign where a machine has this as an instruction, and are kept elsewhere."""
+
 LoopKind = Literal["grid", "serial", "unroll", "group", "lane"]
 Scope = Literal["register", "local", "shared"]
 
@@ -86,7 +91,7 @@ class Load(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apply(Expr):
-    """An operation of `ir.scalar.SCALAR_OPS`, lane by lane."""
+    """An operation of `ir.scalar.SCALAR_OPS`, or `dot2`, lane by lane."""
 
     op: str
     args: tuple[Expr, ...]

@@ -53,8 +53,12 @@ On machines without fused multiply-add it may be `WITHOUT_FMA` more.
 WITHOUT_FMA = 0.4
 
 
+PAIR_LANES = (4, 8, 16)
+"""Lanes of the vectors for which a machine may have a dot product of pairs."""
+
+
 def legalize(kernel: loops.Kernel, target: Target) -> loops.Kernel:
-    """Return the kernel with every function of `FUNCTIONS` written out; itself if there is none.
+    """Return the kernel with every function of `FUNCTIONS` written out, and dot products of pairs where there is no instruction.
 
     f16 and bf16 are computed in f32 and rounded once. The name of the kernel stays.
     """
@@ -125,6 +129,8 @@ class _Legalizer:
                 made = _with_parts(e, [new[id(p)] for p in parts(e)])
                 if isinstance(made, loops.Apply) and made.op in FUNCTIONS:
                     made = self._write(made, before)
+                elif isinstance(made, loops.Apply) and made.op == loops.DOT2:
+                    made = self._pairs(made)
                 new[id(e)] = made
         return new
 
@@ -137,6 +143,19 @@ class _Legalizer:
         form = FORMATS["f32" if narrow else e.dtype.name]
         formulas = Formulas(form, self._target, before, self._fresh)
         return FUNCTIONS[e.op](formulas, *args).to(e.dtype).e
+
+    def _pairs(self, e: loops.Apply) -> loops.Expr:
+        """Return a dot product of pairs as two multiply-adds, unless the machine has it."""
+        if self._target.pairs and e.lanes in PAIR_LANES:
+            return e
+        a, b, total = map(X, e.args)
+        total = _upper(a).fma(_upper(b), total)
+        return _upper(a << 16).fma(_upper(b << 16), total).e
+
+
+def _upper(x: X) -> X:
+    """Return the upper half of u32 lanes, a bf16, as f32."""
+    return (x & 0xFFFF0000).bits(f32)
 
 
 def _with_parts(e: loops.Expr, new: Sequence[loops.Expr]) -> loops.Expr:

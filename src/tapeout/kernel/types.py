@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapeout.ir.dtype import bool_, i64
+from tapeout.ir.dtype import bool_, f32, i64, u32
 from tapeout.ir.scalar import SCALAR_OPS
 from tapeout.kernel import loops
 from tapeout.kernel.text import spell_type
@@ -90,7 +90,17 @@ def _touched(active: int | None, mask: loops.Expr | None, lanes: int) -> Iterato
         yield from _is(mask, bool_, lanes, "a mask")
 
 
+def _dot2(e: loops.Apply) -> Iterator[str]:
+    found = [a.dtype for a in e.args]
+    if found != [u32, u32, f32] or e.dtype != f32 or any(a.lanes != e.lanes for a in e.args):
+        given = ", ".join(map(_type, e.args))
+        yield f"{e.op} of {e.lanes} lanes has the operands {given}; u32, u32 and f32 are expected"
+
+
 def _apply(e: loops.Apply) -> Iterator[str]:
+    if e.op == loops.DOT2:
+        yield from _dot2(e)
+        return
     signature = SCALAR_OPS.get(e.op)
     if signature is None:
         yield f"no scalar operation is called {e.op!r}"

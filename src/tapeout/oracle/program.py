@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapeout.ir.op import Array
+    from tapeout.kernel.loops import Param
     from tapeout.kernel.program import Buffer, Launch, Program, Times
 
 POISON = 0xFF
@@ -81,8 +82,16 @@ def _launch(program: Program, item: Launch, views: Mapping[str, Array], seed: in
             raise VerifyError(
                 f"{item.kernel} writes variable {name!r} in a launch that is no update"
             )
-    args = {p.name: views[a] for p, a in zip(kernel.params, item.args, strict=True)}
+    args = {p.name: _as(views[a], p) for p, a in zip(kernel.params, item.args, strict=True)}
     kernel_oracle.run(kernel, args, seed)
+
+
+def _as(array: Array, param: Param) -> Array:
+    """Return the memory of a buffer as elements of a param's type."""
+    dtype = param.dtype.numpy
+    if array.dtype == dtype:
+        return array
+    return array.view(np.uint8)[: param.size * dtype.itemsize].view(dtype)
 
 
 def _view(program: Program, buffer: Buffer, memory: Array, inputs: Mapping[str, Array]) -> Array:

@@ -119,6 +119,19 @@ def _fma(x: Array, y: Array, z: Array) -> Array:
     return np.array(flat, np.float64).reshape(x.shape)
 
 
+def _dot2(a: Array, b: Array, total: Array) -> Array:
+    """Add two products of bf16, the upper halves first; subnormal numbers count as zero, before and after each sum."""
+    for shift in (16, 0):
+        x, y = (_flushed(((v >> shift) << 16).astype(np.uint32).view(np.float32)) for v in (a, b))
+        total = _flushed(_fma(x, y, _flushed(total)))
+    return total
+
+
+def _flushed(x: Array) -> Array:
+    tiny = np.abs(x) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.copysign(np.float32(0), x), x)
+
+
 def _sum_to_f32(a: Array, b: Array) -> Array:
     """Return a + b of f64 values rounded once to f32 (the f64 sum is rounded to odd on the way)."""
     total = a + b
@@ -182,6 +195,7 @@ _ARITHMETIC: dict[str, Callable[..., Array]] = {
     "neg": np.negative,
     "abs": np.abs,
     "fma": _fma,
+    "dot2": _dot2,
     "max": np.maximum,
     "min": np.minimum,
     "eq": np.equal,

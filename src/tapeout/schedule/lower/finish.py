@@ -31,9 +31,11 @@ def finish(w: Writer, buffers: Sequence[Buffer], numerics: Numerics) -> Finished
     for b in buffers:
         access = "r" * (b.name in w.read) + "w" * (b.name in w.written)
         if access:
-            params.append(loops.Param(b.name, b.dtype, b.span, access, b.dtype.bytes))
+            align = 1 if b.of else b.dtype.bytes
+            params.append(loops.Param(b.name, b.dtype, b.span, access, align))
     kernel = named(loops.Kernel("k", tuple(params), _used(w.body, set()), numerics))
-    return Finished(kernel, tuple(p.name for p in params))
+    whole = {b.name: b.of or b.name for b in buffers}
+    return Finished(kernel, tuple(whole[p.name] for p in params))
 
 
 def _used(body: Sequence[Stmt], needed: set[str]) -> tuple[Stmt, ...]:

@@ -149,7 +149,8 @@ class Writer:
         """Return an operation; scalar operands are spread over the lanes of the others."""
         lanes = max(a.lanes for a in args)
         args = tuple(self.splat(a, lanes) for a in args)
-        dtype = bool_ if SCALAR_OPS[op].result == "bool" else args[-1].dtype
+        is_test = op != loops.DOT2 and SCALAR_OPS[op].result == "bool"
+        dtype = bool_ if is_test else args[-1].dtype
         return self._name(loops.Apply(dtype, lanes, op, args), ("apply", op), args)
 
     def cast(self, x: Expr, dtype: DType) -> Expr:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel.compute import Numerics
+from tapeout.kernel.loops import DOT2
 from tapeout.schedule.lower.choose import VECTOR_BYTES, lanes_for
 from tapeout.schedule.lower.contract.blocks import Blocks
 from tapeout.schedule.lower.contract.prepare import as_load, flat
@@ -140,7 +141,7 @@ class ContractionLowering:
         size = self.t.rows.size if self.t.rows.whole else max(self.t.rows.rest)
         if self.local:
             steps = k.steps if not k.whole else self.p.steps
-            self.a_panel = self.w.alloc(self.p.accumulate, 1, size * steps, "local")
+            self.a_panel = self.w.alloc(self.p.element, 1, size * steps, "local")
         if not k.whole:
             panels = self.blocks.panels + (self.t.rest > 0)
             tiles = 1 if self._tile_by_tile else self.loops.tiles_in_task()
@@ -215,6 +216,8 @@ class ContractionLowering:
         self.loops.steps(tile, k, step)
 
     def _multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        if self.p.pairs:
+            return self.w.apply(DOT2, a, b, total)
         if self.fma and self.p.accumulate.is_float:
             return self.w.apply("fma", a, b, total)
         return self.w.apply("add", total, self.w.apply("mul", a, b))
@@ -228,7 +231,7 @@ class ContractionLowering:
     def _a(self, tile: Tile, r: Affine, k: KBlock, bind: Bind) -> Expr:
         if self.local:
             at = r * self._local_steps() + self._local_step(k, bind)
-            return self.w.load(self.a_panel, self.p.accumulate, self.w.index(at))
+            return self.w.load(self.a_panel, self.p.element, self.w.index(at))
         load = as_load(self.p.a)
         at = self.a_place.substitute({**tile.bind, **bind, self.row: tile.start + r})
         return self.w.load(load.buffer, load.dtype, self.w.index(at))
@@ -282,7 +285,7 @@ class ContractionLowering:
         self._evaluate(r, k, Place({**bind, across: start + lane}, lanes, lane))
 
     def _evaluate(self, r: Affine, k: KBlock, place: Place) -> None:
-        value = self.w.cast(self.values.value(self.p.a, place), self.p.accumulate)
+        value = self.w.cast(self.values.value(self.p.a, place), self.p.element)
         bind = dict(place.bind)
         at = r * self._local_steps() + self._local_step(k, bind)
         if place.lane is not None:

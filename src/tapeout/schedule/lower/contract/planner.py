@@ -13,6 +13,7 @@ from tapeout.kernel.compute import Expr, Load
 from tapeout.schedule.lower.contract.blocks import PANELS, most_steps, plan_blocks
 from tapeout.schedule.lower.contract.emit import ContractionLowering
 from tapeout.schedule.lower.contract.form import Columns, Form, Rows
+from tapeout.schedule.lower.contract.pairs import paired
 from tapeout.schedule.lower.contract.prepare import (
     TRANSPOSE,
     Step,
@@ -118,10 +119,11 @@ class Planner:
     def __init__(
         self, product: Product, swap: bool, target: Target, prefix: str, form: Form | None = None
     ) -> None:
-        self.product, self.target, self.prefix = product, target, prefix
+        ready = paired(product, target, prefix)
+        self.product, self.target, self.prefix = ready.product, target, prefix
         self.swap, self.form = swap, form
-        self.steps: list[Step] = []
-        self.cycles = 0.0
+        self.steps: list[Step] = list(ready.steps)
+        self.cycles = _COPY * sum(prod(s.buffer.shape) for s in ready.steps)
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -177,7 +179,7 @@ class Planner:
 
     @property
     def _plain_a(self) -> bool:
-        return is_plain(self.product.a, self.product.accumulate)
+        return is_plain(self.product.a, self.product.element)
 
     def _pad_a(self) -> None:
         """Give the row operand, if it has a border, a copy with one."""
@@ -191,7 +193,7 @@ class Planner:
         read = widened(p.b)
         at = offset_of(read, p.by_name) if isinstance(read, Load) else Affine()
         if not at.is_linear or at.coefficient(column) != 1:
-            if not is_plain(p.b, p.accumulate) and self._limit("b", p.b):
+            if not is_plain(p.b, p.element) and self._limit("b", p.b):
                 p = self.product
             along = halo(p, p.b, self._name(), last=column)
             if along is not None:
@@ -199,7 +201,7 @@ class Planner:
                 return
         elif read is not p.b and isinstance(read, Load) and self._is_read_once(read):
             return  # it is widened where it is packed
-        if not is_plain(p.b, p.accumulate) and not self._limit("b", p.b):
+        if not is_plain(p.b, p.element) and not self._limit("b", p.b):
             self._copy("b", p.b, halo(p, p.b, self._name()), _COPY)
 
     def _is_read_once(self, b: Load) -> bool:
@@ -240,7 +242,7 @@ class Planner:
         if not isinstance(operand, Load) or operand.other != 0:
             return False
         plain = replace(operand, where=())
-        if not is_plain(plain, p.accumulate) or not p.place(plain).is_linear:
+        if not is_plain(plain, p.element) or not p.place(plain).is_linear:
             return False
         varying = (p.rows[-1], p.cols[-1])
         for g in operand.where:
@@ -360,7 +362,7 @@ class Planner:
     def _ready_b(self, tiling: Tiling) -> Columns:
         """Pack the column operand if that pays or must be; return how it is read."""
         p = self.product
-        plain = is_plain(p.b, p.accumulate)
+        plain = is_plain(p.b, p.element)
         read = widened(p.b)
         at = p.place(read) if isinstance(read, Load) else Affine()
         unit = at.is_linear and at.coefficient(p.cols[-1]) == 1

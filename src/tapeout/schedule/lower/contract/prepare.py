@@ -67,6 +67,7 @@ def halo(
     last: Axis | None = None,
     reuse: int = 2,
     panel: int = 0,
+    dtype: DType | None = None,
 ) -> Step | None:
     """Return an operand evaluated once per element, padding included, instead of once per product.
 
@@ -79,6 +80,7 @@ def halo(
         name: What to call the copy.
         last: An axis along which the copy is to be contiguous; None: in the order of the original.
         reuse: How often an element must be read at least.
+        dtype: Element type of the copy; None: that of the tiles.
         panel: If given, the copy lies in panels of so many points of `last`, each panel in the order of the original.
 
     Returns:
@@ -106,7 +108,7 @@ def halo(
         ordered = {moving[n]: ranges[moving[n]] for n in order}
         return _halo_in_panels(product, operand, name, ordered, panel)
     strides = [prod(extents[m] for m in order[order.index(n) + 1 :]) for n in range(len(moving))]
-    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    buffer = Buffer(name, dtype or product.element, tuple(extents), tuple(strides), "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents)]
     at = {i: Affine.of(x) + lo for (i, (lo, _)), x in zip(ranges.items(), own, strict=True)}
     kernel = _halo_kernel(product, operand, buffer, own, [Affine.of(x) for x in own], at)
@@ -132,7 +134,7 @@ def _halo_in_panels(
     whole, rest = divmod(extents[-1], size)
     shape = (whole + (rest > 0), *extents[:-1], size)
     strides = tuple(prod(shape[n + 1 :]) for n in range(len(shape)))
-    buffer = Buffer(name, product.accumulate, shape, strides, "w")
+    buffer = Buffer(name, product.element, shape, strides, "w")
     own = [Axis(f"h{n}", e) for n, e in enumerate(extents[:-1])]
     points = [Affine.of(x) for x in own]
     at = {i: x + moving[i][0] for i, x in zip(outer, points, strict=True)}
@@ -161,7 +163,7 @@ def _halo_kernel(
 ) -> LoopKernel:
     """Return the kernel that stores an operand at `index` of a buffer, its moving entries replaced by `at`."""
     s = ExprBuilder()
-    value = s.cast(Rewriter(s, {}, {}, lambda e: _moved(s, e, at))(operand), product.accumulate)
+    value = s.cast(Rewriter(s, {}, {}, lambda e: _moved(s, e, at))(operand), buffer.dtype)
     store = Store(buffer.name, (), tuple(index), value)
     return LoopKernel(buffer.name, (*product.buffers, buffer), tuple(axes), (store,))
 
@@ -222,12 +224,12 @@ def evaluate_rows(product: Product, name: str) -> Step:
     outer = [*product.batch, *product.rows]
     extents = [*(a.extent for a in outer), product.steps]
     row = product.steps
-    if row * product.accumulate.bytes % 2048 == 0:
-        row += 64 // product.accumulate.bytes
+    if row * product.element.bytes % 2048 == 0:
+        row += 64 // product.element.bytes
     strides = [row * prod(extents[n + 1 : -1]) for n in range(len(outer))] + [1]
-    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    buffer = Buffer(name, product.element, tuple(extents), tuple(strides), "w")
     index = (*(Affine.of(a) for a in outer), flat(product.k))
-    value = ExprBuilder().cast(product.a, product.accumulate)
+    value = ExprBuilder().cast(product.a, product.element)
     axes = (*outer, *product.k)
     kernel = LoopKernel(name, (*product.buffers, buffer), axes, (Store(name, (), index, value),))
     return Step(buffer, (kernel,), ExprBuilder().load(buffer, index))
@@ -241,7 +243,7 @@ def _pack(
     panels = whole + (rest > 0)
     extents = [*(a.extent for a in outer), panels, product.steps, size]
     strides = [prod(extents[n + 1 :]) for n in range(len(extents))]
-    buffer = Buffer(name, product.accumulate, tuple(extents), tuple(strides), "w")
+    buffer = Buffer(name, product.element, tuple(extents), tuple(strides), "w")
     step = flat(product.k)
     operand = _within_limits(product, operand, (*outer, last, *product.k))
     kernels = []
@@ -278,7 +280,7 @@ def _bounded(product: Product, operand: Expr, axis: Axis, at: Affine) -> Expr:
     s = ExprBuilder()
     inside = Guard(at, 0, axis.extent)
     if inside.always:
-        return s.cast(Rewriter(s, {axis: at}, {})(operand), product.accumulate)
+        return s.cast(Rewriter(s, {axis: at}, {})(operand), product.element)
 
     def guarded(e: Load) -> Expr:
         return shared_load(s, replace(e, where=(*e.where, inside)))
@@ -286,10 +288,10 @@ def _bounded(product: Product, operand: Expr, axis: Axis, at: Affine) -> Expr:
     value = Rewriter(s, {axis: at}, {}, guarded)(operand)
     read = widened(value)
     if isinstance(read, Load) and read.other == 0:
-        return s.cast(value, product.accumulate)
+        return s.cast(value, product.element)
     holds = s.compare("lt", s.index(at), s.const(axis.extent, s.index(at).dtype))
-    value = s.cast(value, product.accumulate)
-    return s.select(holds, value, s.const(0, product.accumulate))
+    value = s.cast(value, product.element)
+    return s.select(holds, value, s.const(0, product.element))
 
 
 def flat(axes: Sequence[Axis]) -> Affine:

@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard
+from tapeout.ir.dtype import u32
 from tapeout.kernel.compute import Buffer, ContractionKernel, Expr, ExprBuilder, Load, Store
 from tapeout.schedule.lower.domain import Domain, sort_axes
 from tapeout.schedule.lower.exprs import Rewriter, indices, loads
@@ -36,6 +37,7 @@ class Product:
         accumulate: Type of the sum.
         stages: The epilogue.
         limits: Where one does not hold, `a` or `b` is zero: a padded border, whose products need not be taken.
+        pairs: Whether an element of an operand is a pair of bf16, for two steps of the sum.
         exact: Whether they must not be taken: where a limit does not hold there is no element.
     """
 
@@ -51,6 +53,12 @@ class Product:
     stages: tuple[Store, ...]
     limits: tuple[Guard, ...] = ()
     exact: bool = False
+    pairs: bool = False
+
+    @property
+    def element(self) -> DType:
+        """The type in which tiles read both operands."""
+        return u32 if self.pairs else self.accumulate
 
     @property
     def by_name(self) -> dict[str, Buffer]:
