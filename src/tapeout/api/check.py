@@ -12,12 +12,14 @@ from tapeout.api.load import load_onnx
 from tapeout.api.stages import optimized, scheduled
 from tapeout.driver.step import step_entry
 from tapeout.ir.graph import Graph
+from tapeout.ir.precision import Precision
 from tapeout.support.errors import TapeoutError
 from tapeout.training.losses import Formula
 from tapeout.training.optimizers import adam
 
 if TYPE_CHECKING:
     from tapeout.frontend.onnx.report import Report
+    from tapeout.ir.precision import Choice
     from tapeout.kernel.program import Program
 
 BATCH = 32
@@ -104,13 +106,18 @@ def vars_of(record: Any) -> dict[str, Any]:
 
 
 def check(
-    model: Graph | str | Path | bytes, dims: Mapping[str, int] | None = None, **options: Any
+    model: Graph | str | Path | bytes,
+    dims: Mapping[str, int] | None = None,
+    *,
+    precision: Choice | None = None,
+    **options: Any,
 ) -> CheckReport:
     """Report whether a model can be imported, differentiated and lowered, with all problems at once.
 
     Args:
         model: A graph, or the path or bytes of an ONNX file.
         dims: Numbers for named dimensions; others are taken as 32.
+        precision: As `Trainer` takes it; decides the figures of the training step.
         options: As for `load_onnx`: shapes, values, trainable, mode.
 
     Raises:
@@ -123,7 +130,7 @@ def check(
     found.trainable = sum(v.type.size for v in graph.parameters.values() if v.trainable)
     found.dims = {n: (dims or {}).get(n, BATCH) for n in graph.dims}
     try:
-        program = _program(graph.bind(found.dims))
+        program = _program(graph.bind(found.dims), Precision.of(precision, "precision"))
     except TapeoutError as e:
         found.problems.append(str(e))
         return found
@@ -147,6 +154,6 @@ def _read(
     return load_onnx(model, dims=dims, **options), found
 
 
-def _program(graph: Graph) -> Program:
+def _program(graph: Graph, precision: Precision) -> Program:
     loss = Formula(lambda known: projection(graph, known))
-    return scheduled(optimized(step_entry(graph, loss, adam(), None, None)))
+    return scheduled(optimized(step_entry(graph, loss, adam(), None, None, precision)))

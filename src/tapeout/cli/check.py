@@ -8,10 +8,11 @@ from tapeout.cli import options as o
 
 
 @click.command(name="check")
-@o.together(o.model, o.dims, *o.changes, o.as_json)
+@o.together(o.model, o.dims, o.precision, *o.changes, o.as_json)
 def command(
     model: str,
     dims: tuple[str, ...],
+    precisions: tuple[str, ...],
     trainable: tuple[str, ...],
     modes: tuple[str, ...],
     classes: int | None,
@@ -30,17 +31,20 @@ def command(
     import tapeout
     from tapeout.cli.reading import changed_file, existing, load_model, trainable_globs
     from tapeout.cli.say import Speaker
-    from tapeout.cli.spec import parse_dims, parse_modes
+    from tapeout.cli.spec import parse_dims, parse_modes, parse_precisions
 
     existing(model)
     speaker = Speaker(json=as_json)
     bound, mode = parse_dims(dims) or None, parse_modes(modes)
+    precision = parse_precisions(precisions)
     if classes is None:
-        report = tapeout.check(model, bound, trainable=trainable_globs(trainable), mode=mode)
+        globs = trainable_globs(trainable)
+        report = tapeout.check(model, bound, precision=precision, trainable=globs, mode=mode)
     else:
         graph = load_model(model, trainable=trainable, modes=modes, classes=classes)
         trains = {n: v.trainable for n, v in graph.parameters.items()}
-        report = tapeout.check(changed_file(graph), bound, trainable=trains, mode=mode)
+        file = changed_file(graph)
+        report = tapeout.check(file, bound, precision=precision, trainable=trains, mode=mode)
         report.name = model
         speaker.text("\n".join(graph.notes))
     speaker.text(str(report))

@@ -60,6 +60,15 @@ mode = click.option(
     "running statistics and leave them alone, as suits a frozen layer) or as-exported. 'encoder.*=eval' is for layers "
     "by name, of the node or of a parameter; may be given several times. Default: train.",
 )
+precision = click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="[GLOB=]PRECISION",
+    help="bf16: products and convolutions read bf16 and add in f32, and activations are kept in bf16; weights, their gradients, "
+    "optimiser states, statistics and losses stay f32. 'head*=f32' excepts layers by name, of the node or of a weight; may be "
+    "given several times, the last that fits decides. Default: f32.",
+)
 replace_head = click.option(
     "--replace-head",
     "classes",

@@ -168,8 +168,11 @@ def _torch(job: Job, torch: Any) -> tuple[Step, Callable[[], dict[str, Any]]]:
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = make(trained, fused=True, **settings)
 
+    narrow = "bf16" in " ".join(job["asked"]["precisions"])
+
     def loss_of() -> Any:
-        return _torch_loss(torch, job, net(*inputs), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            return _torch_loss(torch, job, net(*inputs), labels)
 
     run = torch.compile(loss_of) if job["engine"] == "torch-compile" else loss_of
 

@@ -26,7 +26,7 @@ optional_batch_size = click.option(
     help="Samples in a batch, where the model leaves it open; default: 32.",
 )
 subject_options = (
-    o.loss, o.labels, o.optimizer, o.lr, o.clip_norm, *o.changes, o.dims, optional_data, o.rename, o.transform,
+    o.loss, o.labels, o.optimizer, o.lr, o.clip_norm, o.precision, *o.changes, o.dims, optional_data, o.rename, o.transform,
     optional_batch_size, o.threads,
 )  # fmt: skip
 

@@ -116,6 +116,28 @@ def parse_modes(texts: tuple[str, ...]) -> str | dict[str, str]:
     return found or "train"
 
 
+def parse_precisions(texts: tuple[str, ...]) -> dict[str, str] | None:
+    """Return `PRECISION` and `GLOB=PRECISION` texts as `Trainer` takes a precision; None for none.
+
+    Raises:
+        OptionError: A precision is unknown, or a glob is empty.
+    """
+    from tapeout.ir.precision import Precision
+
+    found: dict[str, str] = {}
+    for text in texts:
+        glob, equals, name = text.rpartition("=")
+        glob = glob.strip() if equals else "*"
+        if not glob:
+            raise OptionError(
+                f"{text!r}: PRECISION or GLOB=PRECISION is expected", where="--precision"
+            )
+        found.pop(glob, None)
+        found[glob] = name.strip()
+    Precision.of(found, "--precision")
+    return found or None
+
+
 def split(text: str) -> tuple[str, dict[str, object]]:
     """Return the name and the options of `NAME:KEY=VALUE,…`."""
     name, _, rest = text.partition(":")

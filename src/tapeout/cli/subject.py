@@ -21,6 +21,7 @@ class Asked:
     optimizer_text: str
     lr: float | None
     clip_norm: float | None
+    precisions: tuple[str, ...]
     trainable: tuple[str, ...]
     modes: tuple[str, ...]
     classes: int | None
@@ -56,7 +57,7 @@ def subject(asked: Asked) -> Subject:
     from tapeout.api.example import example_batch
     from tapeout.api.trainer import Trainer
     from tapeout.cli.reading import label_of, load_model
-    from tapeout.cli.spec import parse_dims, parse_loss, parse_optimizer
+    from tapeout.cli.spec import parse_dims, parse_loss, parse_optimizer, parse_precisions
 
     graph = load_model(
         asked.model,
@@ -77,6 +78,7 @@ def subject(asked: Asked) -> Subject:
         optimizer=parse_optimizer(asked.optimizer_text, asked.lr),
         threads=asked.threads,
         clip_norm=asked.clip_norm,
+        precision=parse_precisions(asked.precisions),
     )
     batch = _given(asked, graph, label_of(loss))
     made = example_batch(trainer.graph_for("step")) if batch is None else batch

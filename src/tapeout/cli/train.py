@@ -33,6 +33,7 @@ class Request:
     optimizer_text: str
     lr: float | None
     clip_norm: float | None
+    precisions: tuple[str, ...]
     batch_size: int
     epochs: int
     trainable: tuple[str, ...]
@@ -71,7 +72,7 @@ class Request:
     metavar="E",
     help="Passes over the data.",
 )
-@o.together(*o.changes, o.seed, o.threads, o.target)
+@o.together(*o.changes, o.precision, o.seed, o.threads, o.target)
 @click.option(
     "--steps-per-call",
     type=click.IntRange(min=1),
@@ -147,7 +148,7 @@ def _outputs(request: Request) -> tuple[Path, Path | None]:
 def _trainer(request: Request) -> Trainer:
     from tapeout.api.trainer import Trainer
     from tapeout.cli.reading import load_model
-    from tapeout.cli.spec import parse_loss, parse_optimizer
+    from tapeout.cli.spec import parse_loss, parse_optimizer, parse_precisions
 
     if request.resume is not None:
         return _resumed(request)
@@ -166,6 +167,7 @@ def _trainer(request: Request) -> Trainer:
         target=request.target,
         seed=request.seed,
         clip_norm=request.clip_norm,
+        precision=parse_precisions(request.precisions),
     )
 
 
@@ -174,6 +176,7 @@ _FROM_RUN = {
     "labels": "--labels",
     "optimizer_text": "--optimizer",
     "clip_norm": "--clip-norm",
+    "precisions": "--precision",
     "trainable": "--trainable",
     "modes": "--mode",
     "classes": "--replace-head",
