@@ -51,6 +51,8 @@ Atom = Axis | FloorDiv | Mod
 
 
 def _key(atom: Atom) -> tuple[str, str]:
+    if isinstance(atom, Axis):
+        return ("Axis", atom.name)
     return (type(atom).__name__, str(atom))
 
 
@@ -75,7 +77,9 @@ class Affine:
     def make(cls, terms: Mapping[Atom, int], const: int) -> Affine:
         """Return the canonical form of a mapping of atoms to coefficients."""
         kept = [(a, c) for a, c in terms.items() if c]
-        return cls(tuple(sorted(kept, key=lambda t: _key(t[0]))), const)
+        if len(kept) > 1:
+            kept.sort(key=_term_key)
+        return cls(tuple(kept), const)
 
     def __add__(self, other: Affine | Axis | int) -> Affine:
         other = Affine.of(other)
@@ -87,13 +91,15 @@ class Affine:
         terms = dict(self.terms)
         for atom, c in other.terms:
             terms[atom] = terms.get(atom, 0) + c
-        return _recombine(Affine.make(terms, self.const + other.const))
+        return _recombined(terms, self.const + other.const)
 
     def __sub__(self, other: Affine | Axis | int) -> Affine:
         return self + Affine.of(other) * -1
 
     def __mul__(self, factor: int) -> Affine:
         factor = int(factor)
+        if factor == 1:
+            return self
         if factor == 0:
             return Affine()
         return Affine(tuple((a, c * factor) for a, c in self.terms), self.const * factor)
@@ -141,7 +147,7 @@ class Affine:
         """Whether no axis takes part."""
         return not self.terms
 
-    @property
+    @cached_property
     def is_linear(self) -> bool:
         """Whether only plain axes take part, no division or remainder."""
         return all(isinstance(a, Axis) for a, _ in self.terms)
@@ -163,16 +169,23 @@ class Affine:
         """Return the expression with axes replaced by expressions."""
         if not any(a in bind for a in self.axes):
             return self
-        out = Affine((), self.const)
+        terms: dict[Atom, int] = {}
+        const = self.const
         for atom, c in self.terms:
             if isinstance(atom, Axis):
-                part = bind.get(atom, Affine.of(atom))
+                found = bind.get(atom)
+                if found is None:
+                    terms[atom] = terms.get(atom, 0) + c
+                    continue
+                part = found
             elif isinstance(atom, FloorDiv):
                 part = atom.of.substitute(bind) // atom.by
             else:
                 part = atom.of.substitute(bind) % atom.by
-            out = out + part * c
-        return out
+            const += part.const * c
+            for a, d in part.terms:
+                terms[a] = terms.get(a, 0) + c * d
+        return _recombined(terms, const)
 
     def evaluate(self, values: Callable[[Axis], int]) -> int:
         """Return the number at given axis values."""
@@ -200,6 +213,16 @@ def _atom_range(atom: Atom) -> tuple[int, int]:
     if isinstance(atom, FloorDiv):
         return lo // atom.by, hi // atom.by
     return 0, min(atom.by - 1, hi) if lo >= 0 else atom.by - 1
+
+
+def _term_key(term: tuple[Atom, int]) -> tuple[str, str]:
+    return _key(term[0])
+
+
+def _recombined(terms: Mapping[Atom, int], const: int) -> Affine:
+    """Return the canonical form of terms, divisions and remainders of one expression recombined."""
+    made = Affine.make(terms, const)
+    return made if made.is_linear else _recombine(made)
 
 
 def _recombine(x: Affine) -> Affine:

@@ -8,6 +8,7 @@ Work   = a kernel at level T and the homes that its buffers stand for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
@@ -156,17 +157,17 @@ class Work:
         """Names of the homes, in order."""
         return tuple(h.name for h in self.homes)
 
-    @property
+    @cached_property
     def touches(self) -> tuple[str, ...]:
         """Homes that it reads or writes, the parts of spanning ones in their place."""
         return self._named("rw")
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """Homes that it reads."""
         return self._named("r")
 
-    @property
+    @cached_property
     def writes(self) -> tuple[str, ...]:
         """Homes that it writes."""
         return self._named("w")
