@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tapeout.api.load import load_onnx, save_onnx
     from tapeout.api.profile import profile
     from tapeout.api.trainer import Trainer
+    from tapeout.api.tune import tune
     from tapeout.api.view import view
     from tapeout.autodiff.gradients import gradients, hvp, jvp, vjp
     from tapeout.data.load import load as load_data
@@ -62,6 +63,7 @@ _WHERE = {
     "profile": "tapeout.api.profile",
     "save_onnx": "tapeout.api.load",
     "training_step": "tapeout.api.compile",
+    "tune": "tapeout.api.tune",
     "view": "tapeout.api.view",
     **dict.fromkeys(("gradients", "hvp", "jvp", "vjp"), "tapeout.autodiff.gradients"),
     **dict.fromkeys(
@@ -134,6 +136,7 @@ __all__ = [
     "save_onnx",
     "surgery",
     "training_step",
+    "tune",
     "u8",
     "u16",
     "u32",

@@ -20,7 +20,7 @@ from tapeout.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "models" / "matrix" / "tiny_mlp_dynamo_opset20.onnx"
 COMMANDS = (
-    "demo", "check", "train", "eval", "predict", "gradcheck", "view", "profile", "bench", "export-step", "opt", "bisect", "cache",
+    "demo", "check", "train", "eval", "predict", "gradcheck", "view", "profile", "tune", "bench", "export-step", "opt", "bisect", "cache",
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_nodes_of_the_file_stand_at_their_kernels() -> None:
 
 
 def test_what_cannot_be_profiled() -> None:
-    with pytest.raises(tapeout.OptionError, match="str cannot be profiled"):
+    with pytest.raises(tapeout.OptionError, match="str cannot be timed"):
         profile("model.onnx")  # type: ignore[arg-type]
     with pytest.raises(tapeout.DataError):
         profile(trainer(), {"x": np.zeros((2, 3), np.float32), "labels": np.zeros(2, np.int64)})

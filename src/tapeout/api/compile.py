@@ -67,6 +67,10 @@ class Executable:
         shapes = {n: tuple(np.shape(array_of(a))) for n, a in (arrays or {}).items()}
         return self.graph.bind(bind_dims(self.graph, shapes))
 
+    def recompile(self) -> None:
+        """Compile anew at the next call, with what tuning has found since."""
+        self._entries.clear()
+
     def variable(self, name: str) -> Array:
         """Return a copy of a parameter or state."""
         return self._session.read(name)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapeout.api.batches import fit_array
-from tapeout.api.compile import Executable
-from tapeout.api.example import example_batch
-from tapeout.api.trainer import Trainer
+from tapeout.api.timed import Timed, timed
 from tapeout.driver.ceiling import Ceiling, ceiling
 from tapeout.driver.pipeline import compile_graph
-from tapeout.runtime.executable import Executable as Native
 from tapeout.support.errors import OptionError
 from tapeout.support.units import bytes_text, count_text, seconds_text
 
 if TYPE_CHECKING:
-    from tapeout.api.session import Session
+    from tapeout.api.compile import Executable
+    from tapeout.api.trainer import Trainer
     from tapeout.ir.graph import Graph
     from tapeout.ir.op import Array
     from tapeout.kernel.program import Launch, Program
+    from tapeout.runtime.executable import Executable as Native
 
 _WARM = 2
 _FEWEST, _MOST = 5, 400
@@ -200,71 +198,14 @@ def profile(
         OptionError: `what` is neither.
         DataError: The batch does not fit.
     """
-    subject = _subject(what, batch, predict)
+    subject = timed(what, batch, predict)
     session = subject.session
-    kept = session.arena.memory[: session.layout.bytes].copy()
-    try:
-        subject.call()  # compiles, and makes room
+    with subject.kept():
+        subject.call()  # compiles it
         compiled = compile_graph(subject.graph, session.layout, session.options, clocks=True)
-        native = Native(
-            compiled.program,
-            compiled.objects,
-            entry=compiled.entry,
-            checked=session.options.checked,
-            threads=session.threads,
-            arena=session.arena,
-            clocks=True,
-        )
-        calls, records = _time(subject, native, steps, seconds)
-    finally:
-        session.arena.memory[: session.layout.bytes] = kept
+        calls, records = _time(subject, subject.native(compiled), steps, seconds)
     limits = ceiling(session.options.target, session.threads)
     return _profile(subject, compiled.program, calls, records, session.threads, limits)
-
-
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """What is timed: its name, its graph, its arrays, and how a user calls it."""
-
-    name: str
-    graph: Graph
-    session: Session
-    inputs: dict[str, Array]
-    call: Callable[[], object]
-    operators: Mapping[str, str]
-
-
-def _subject(
-    what: Trainer | Executable, batch: Mapping[str, Any] | None, predict: bool
-) -> _Subject:
-    if isinstance(what, Trainer):
-        kind = "predict" if predict else "step" if what.optimizer else "gradients"
-        graph = what.graph_for(kind, batch)
-        made = _arrays(graph, batch)
-        calls: dict[str, Callable[[dict[str, Array]], object]] = {
-            "predict": what.predict,
-            "step": what.step,
-            "gradients": what.gradients,
-        }
-        name, model, call = f"{what.model.name} {kind}", what.model, calls[kind]
-        session = what.session
-    elif isinstance(what, Executable):
-        graph = what.graph_for(batch)
-        made = _arrays(graph, batch)
-        name, model, session = what.graph.name, what.graph, what.session
-        call = what.__call__
-    else:
-        raise OptionError(
-            f"{type(what).__name__} cannot be profiled",
-            hint="pass a Trainer or what tapeout.compile returned",
-        )
-    return _Subject(name, graph, session, made, lambda: call(made), _operators(model))
-
-
-def _arrays(graph: Graph, batch: Mapping[str, Any] | None) -> dict[str, Array]:
-    if batch is None:
-        return example_batch(graph)
-    return {v.name: fit_array(v.name, batch[v.name], v.type) for v in graph.inputs}
 
 
 def _operators(model: Graph) -> Mapping[str, str]:
@@ -277,11 +218,11 @@ def _operators(model: Graph) -> Mapping[str, str]:
 
 
 def _time(
-    subject: _Subject, native: Native, steps: int | None, seconds: float
+    subject: Timed, native: Native, steps: int | None, seconds: float
 ) -> tuple[list[float], list[Array]]:
     """Return the seconds of plain calls and the records of the clocks, taken in turn."""
     for _ in range(_WARM):
-        native.run(subject.inputs)
+        subject.run(native)
     native.take_times()
     calls: list[float] = []
     records: list[Array] = []
@@ -290,7 +231,7 @@ def _time(
         start = time.perf_counter()
         subject.call()
         calls.append(time.perf_counter() - start)
-        native.run(subject.inputs)
+        subject.run(native)
         records.append(native.take_times())
         if steps is None and len(calls) >= _FEWEST and time.perf_counter() > end:
             break
@@ -298,7 +239,7 @@ def _time(
 
 
 def _profile(
-    subject: _Subject,
+    subject: Timed,
     program: Program,
     calls: Sequence[float],
     records: Sequence[Array],
@@ -310,8 +251,9 @@ def _profile(
     middle, least = np.median(times, axis=0), times.min(axis=0)
     native = float(middle[-1])
     between = float(np.median(times[:, -1] - times[:, :-1].sum(axis=1)))
+    operators = _operators(subject.model)
     kernels = [
-        _kernel(n, launch, program, subject.operators, float(middle[n]), float(least[n]), float(runs[n]), native, limits)
+        _kernel(n, launch, program, operators, float(middle[n]), float(least[n]), float(runs[n]), native, limits)
         for n, launch in enumerate(program.launches)
     ]  # fmt: skip
     return Profile(

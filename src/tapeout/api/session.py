@@ -92,14 +92,15 @@ class Session:
         """Compile an entry point (or load it from the cache); nothing is allocated after this returns."""
         start = time.perf_counter()
         compiled = compile_graph(graph, self.layout, self.options)
-        self._grow(compiled.program.arena)
+        self.make_room(compiled.program.arena)
         entry = Entry(self, compiled)
         self._entries.append(entry)
         self._kernels.update(i.kernel for i in compiled.program.launches)
         self.compile_seconds += time.perf_counter() - start
         return entry
 
-    def _grow(self, size: int) -> None:
+    def make_room(self, size: int) -> None:
+        """Let the arena have at least so many bytes; entry points go on in the larger one."""
         if self.arena.bytes >= size:
             return
         larger = Arena(size, self._guard)

@@ -378,6 +378,11 @@ class Trainer:
         """Threads that the native code runs with."""
         return self.session.threads
 
+    def recompile(self) -> None:
+        """Compile anew at the next batch, with what tuning has found since."""
+        self._entries.clear()
+        self._last = None
+
     def graph_for(self, kind: str = "step", batch: Batch | None = None) -> Graph:
         """Return the graph of an entry point as it enters the passes.
 

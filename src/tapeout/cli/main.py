@@ -26,6 +26,7 @@ _COMMANDS = {
     "gradcheck": "gradcheck",
     "view": "view",
     "profile": "profile",
+    "tune": "tune",
     "bench": "bench",
     "export-step": "export_step",
     "opt": "opt",

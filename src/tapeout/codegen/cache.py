@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-STORES = ("kernels", "programs", "machine")
+STORES = ("kernels", "programs", "machine", "tuned")
 LIMIT = 512 * 1024 * 1024
 """Bytes that a store may take; above it the files that were used longest ago go, down to 3/4 of it."""
 
@@ -146,7 +146,7 @@ KernelCache = Store
 
 
 def store_of(name: str) -> Store:
-    """Return the store called `kernels`, `programs` or `machine` in the user's cache folder."""
+    """Return the store called `kernels`, `programs`, `machine` or `tuned` in the user's cache folder."""
     return Store(env.cache_dir() / name)
 
 

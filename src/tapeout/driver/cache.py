@@ -28,12 +28,14 @@ _ROOMS = ("ir", "ops", "kernel", "passes", "schedule", "driver")
 """The rooms whose sources decide what a graph becomes; those of codegen are in its `version`."""
 
 
-def program_key(graph: Graph, layout: Layout, options: Options) -> str:
-    """Return the name under which a compilation is kept, in hex."""
+def program_key(graph: Graph, layout: Layout, options: Options, choices: str = "") -> str:
+    """Return the name under which a compilation is kept, in hex; `choices` stands for those that tuning made."""
     from tapeout.codegen.build import version
 
     h = hashlib.sha256()
-    h.update(f"{_FORMAT}\n{version()}\n{_sources()}\n{options.key}\n{graph.name}\n".encode())
+    h.update(
+        f"{_FORMAT}\n{version()}\n{sources()}\n{options.key}{choices}\n{graph.name}\n".encode()
+    )
     for slot in layout.slots:
         h.update(f"slot {slot.name} {slot.type} {slot.kind} {slot.offset}\n".encode())
     numbers: dict[Value, int] = {}
@@ -59,7 +61,7 @@ def program_key(graph: Graph, layout: Layout, options: Options) -> str:
 
 
 @cache
-def _sources() -> str:
+def sources() -> str:
     """Return a hash of the sources between graph and kernels: a program of an older pass must not outlive it."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()

@@ -80,10 +80,12 @@ def optimize(graph: Graph, options: Options) -> Iterator[Stage]:
 
 
 def lower(graph: Graph, layout: Layout, options: Options) -> Program:
-    """Return the program of an optimised graph."""
+    """Return the program of an optimised graph, its kernels lowered as tuning found best where it did."""
+    from tapeout.driver import tuned
     from tapeout.schedule.build import schedule
 
-    return schedule(graph, layout, options.target)
+    choices = tuned.choices(options.target) if options.cache else {}
+    return schedule(graph, layout, options.target, choices=choices or None)
 
 
 def compile_graph(
@@ -101,9 +103,10 @@ def compile_graph(
         CompileError: A stage cannot handle the graph; names the stage and the node.
     """
     from tapeout.codegen.build import build
-    from tapeout.driver import cache
+    from tapeout.driver import cache, tuned
 
-    key = cache.program_key(graph, layout, options)
+    choices = tuned.digest(options.target) if options.cache else ""
+    key = cache.program_key(graph, layout, options, choices)
     dumper = Dumper(options, graph.name)
     kept = options.cache and not dumper.active and not clocks
     if kept:

@@ -82,6 +82,7 @@ class Launch:
         bytes: Bytes read and written, by the analytic model.
         update: Whether it writes variables (such launches come after every check).
         sources: Where everything in it came from, what it computes for others included; known to profiles only, no part of the text.
+        form: What the structure of its kernel at level T is called, for a program that is being tuned; no part of the text.
     """
 
     kernel: str
@@ -92,6 +93,7 @@ class Launch:
     bytes: int = 0
     update: bool = False
     sources: tuple[Loc, ...] = field(default=(), compare=False)
+    form: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

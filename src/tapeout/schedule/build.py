@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
 from tapeout.kernel.program import Branch, Check, Launch, Loop, Program
-from tapeout.schedule.form import Form, kernel_form
+from tapeout.schedule.form import Form, form_key, kernel_form
 from tapeout.schedule.fuse import Fused, fixed_homes, fuse
 from tapeout.schedule.hoist import hoisted
 from tapeout.schedule.kernels import nan_search
 from tapeout.schedule.lower import Lowered, lower
 from tapeout.schedule.memory import place
-from tapeout.schedule.model import Home, Region
+from tapeout.schedule.model import Home, Region, Work
 from tapeout.schedule.nest import Nest
 from tapeout.schedule.order import order
 from tapeout.schedule.reuse import reuse
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Item, Layout
     from tapeout.kernel.target import Target
-    from tapeout.schedule.model import Work
     from tapeout.schedule.nest import AnyWork, View
 
 GRADIENT = "grad/"
@@ -43,11 +42,13 @@ class Plan:
         fused: What fusion gave: where outputs and checks live, and the constants.
         works: The kernels in the order in which they run; late ones come last.
         regions: Homes at fixed distances from each other.
+        lowered: Kernels that had to be lowered, by default, to find their order.
     """
 
     fused: Fused
     works: tuple[AnyWork, ...]
     regions: tuple[Region, ...]
+    lowered: Mapping[Form, Lowered] = field(default_factory=dict)
 
 
 def plan_works(
@@ -71,7 +72,14 @@ def plan_works(
     return Plan(fused, reuse(works, fixed), regions)
 
 
-def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool = False) -> Program:
+def schedule(
+    graph: Graph,
+    layout: Layout,
+    target: Target,
+    *,
+    check_nans: bool = False,
+    choices: Mapping[str, str] | None = None,
+) -> Program:
     """Return the program of a graph of primitives.
 
     Args:
@@ -79,13 +87,48 @@ def schedule(graph: Graph, layout: Layout, target: Target, *, check_nans: bool =
         layout: Where the variables live (`plan_variables`); holds every variable of the graph.
         target: The class of machines.
         check_nans: Whether each kernel's results are searched for NaN, in launches of their own; the step stops at the first.
+        choices: How to lower kernels, by `form_key`, where it is not to be the default; no choice changes a bit of the results.
 
     Raises:
         CompileError: An operation cannot be scheduled.
         VerifyError: The finished program breaks a rule of its representation (a fault of this package).
     """
+    plan = plan_for(graph, layout, target)
+    return assemble(plan, graph, layout, target, check_nans=check_nans, choices=choices)
+
+
+def plan_for(graph: Graph, layout: Layout, target: Target) -> Plan:
+    """Return the kernels of a graph for a class of machines; arguments as for `schedule`."""
     items = _Items(target)
-    plan = plan_works(graph, layout, items.scratch)
+    return replace(plan_works(graph, layout, items.scratch), lowered=items.lowered)
+
+
+def forms_of(plan: Plan) -> dict[str, Work]:
+    """Return one kernel of each structure, those of loops and branches included, by `form_key`."""
+    found: dict[Form, Work] = {}
+    pending: list[AnyWork] = list(reversed(plan.works))
+    while pending:
+        work = pending.pop()
+        if isinstance(work, Nest):
+            pending += [w for body in reversed(work.bodies) for w in reversed(body)]
+        else:
+            found.setdefault(kernel_form(work.kernel), work)
+    return {form_key(f): w for f, w in found.items()}
+
+
+def assemble(
+    plan: Plan,
+    graph: Graph,
+    layout: Layout,
+    target: Target,
+    *,
+    check_nans: bool = False,
+    choices: Mapping[str, str] | None = None,
+) -> Program:
+    """Return the program of planned kernels: lowered, and placed in memory. Arguments as for `schedule`."""
+    items = _Items(target, choices)
+    if choices is None:
+        items.lowered.update(plan.lowered)
     fused = plan.fused
     for work in plan.works:
         if not work.late:
@@ -147,8 +190,9 @@ def gradient_region(
 class _Items:
     """The items of a program while it is built."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, choices: Mapping[str, str] | None = None) -> None:
+        self.target, self.choices = target, choices
+        self.keys: dict[Form, str] = {}
         self.homes: dict[str, Home] = {}
         self.items: list[Item] = []
         self.kernels: dict[str, Kernel] = {}
@@ -223,12 +267,17 @@ class _Items:
         # Layers of equal shape give equal kernels: each is lowered once.
         key = kernel_form(work.kernel)
         if key not in self.lowered:
-            self.lowered[key] = lower(work.kernel, self.target)
+            choice = None
+            if self.choices is not None:
+                self.keys[key] = form_key(key)
+                choice = self.choices.get(self.keys[key])
+            self.lowered[key] = lower(work.kernel, self.target, choice)
         return self.lowered[key]
 
     def launch(self, work: Work) -> None:
         """Lower a kernel and append its launches."""
         lowered = self._lower(work)
+        form = self.keys[kernel_form(work.kernel)] if self.choices is not None else ""
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         for scratch in lowered.scratch:
             name = f"{self.prefix}%scratch{len(self.items)}.{scratch.name}"
@@ -246,5 +295,6 @@ class _Items:
                 call.bytes,
                 work.late,
                 work.sources,
+                form,
             )
             self.append(item, used)

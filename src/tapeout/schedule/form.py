@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine
@@ -64,6 +65,11 @@ def kernel_form(kernel: Kernel) -> Form:
     at = tuple(i if isinstance(i, Affine) else form(i) for i in kernel.index)
     over = (kernel.axes, kernel.points, kernel.combine)
     return ("scatter", kernel.buffers, over, kernel.target, at, form(kernel.value))
+
+
+def form_key(found: Form) -> str:
+    """Return a name for the structure of a kernel: the same in every process."""
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:32]
 
 
 def _stage(stage: Stage) -> Form:
