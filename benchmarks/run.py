@@ -179,15 +179,20 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _cell(args: argparse.Namespace, workload: str, engine: str) -> Run:
+    target = {"target": args.target} if args.target else {}
+    return {**cell_of(workload, engine, args.threads, args.precision), **target}
+
+
+def cell_of(workload: str, engine: str, threads: int, precision: str) -> Run:
+    """Return what says which measurement a line of the history holds."""
     return {
         "at": time.strftime("%Y-%m-%d %H:%M"),
         "commit": _commit(),
         "machine": _processor(),
         "workload": workload,
         "engine": engine,
-        "threads": args.threads,
-        "precision": args.precision,
-        **({"target": args.target} if args.target else {}),
+        "threads": threads,
+        "precision": precision,
     }
 
 
