@@ -44,6 +44,8 @@ class Recompute(Pass):
     Attributes:
         least: Bytes from which a value is worth it.
         chain: Most elementwise operations between what is kept and what is computed anew from it.
+        large: Bytes from which a value leaves the caches, so that what it is made from comes from memory every time.
+        short: Most such operations for a large value.
         share: Most operations of contractions computed anew, as a share of those of the forward pass.
         per_byte: Most operations of a contraction for each byte of its result.
         window: Backward nodes after which a clone is made anew instead of being kept from its last reader to the next.
@@ -52,6 +54,8 @@ class Recompute(Pass):
     name: ClassVar[str] = "recompute"
     least: int = 64 * 1024
     chain: int = 16
+    large: int = 4 * 1024 * 1024
+    short: int = 4
     share: float = 0.1
     per_byte: int = 16
     window: int = 32
@@ -110,7 +114,8 @@ class Recompute(Pass):
                 continue
             below = max((depth.get(v, 0) for v in node.operands), default=0)
             depth[value] = below + isinstance(node.op, Elementwise)
-            if depth[value] <= self.chain:
+            most = self.short if value.type.bytes >= self.large else self.chain
+            if depth[value] <= most:
                 able[value] = None
             else:
                 depth[value] = 0
