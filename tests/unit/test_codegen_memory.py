@@ -472,9 +472,9 @@ REFUSED = {
     "a large local buffer": (
         loops.If(
             const(True, bool_),
-            (loops.Alloc("big", f32, 1, 20_000, "local"), store("big", 0, const(1, f32))),
+            (loops.Alloc("big", f32, 1, 200_000, "local"), store("big", 0, const(1, f32))),
         ),
-        "take 80000 bytes, 65536 fit",
+        "take 800000 bytes, 524288 fit",
     ),
     "a register by a variable": (
         loop(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapeout.codegen.text import Value, constant, register_type, vector
-from tapeout.ir.dtype import bf16, bool_, f16, f32, f64, i16, i32, u32
+from tapeout.ir.dtype import bf16, bool_, f16, f32, f64, i16, i32, i64, u32
 
 if TYPE_CHECKING:
     from tapeout.codegen.text import Function
@@ -20,6 +20,8 @@ def cast(f: Function, target: Target, x: Value, dtype: DType) -> Value:
     source = x.dtype
     if source == dtype:
         return x
+    if source == i64 and dtype == i32 and x.steps:
+        return _ramp_of_i32(f, x)
     if source in (f16, bf16):
         return cast(f, target, widen(f, target, x), dtype)
     if dtype in (f16, bf16):
@@ -39,6 +41,18 @@ def cast(f: Function, target: Target, x: Value, dtype: DType) -> Value:
     if dtype.is_float:
         return _convert(f, "sitofp" if source.kind == "i" else "uitofp", x, dtype)
     return _resize(f, x, dtype)
+
+
+def _ramp_of_i32(f: Function, x: Value) -> Value:
+    """Return indices at known distances as i32, counted from the first one in lanes half as wide."""
+    start = Value(f.pure(f"trunc i64 {x.start} to i32"), i32)
+    first = f.pure(f"insertelement <{x.lanes} x i32> poison, {start}, i64 0")
+    spread = (
+        f"<{x.lanes} x i32> {first}, <{x.lanes} x i32> poison, <{x.lanes} x i32> zeroinitializer"
+    )
+    steps = ", ".join(f"i32 {i}" for i in x.steps)
+    text = f.pure(f"add <{x.lanes} x i32> {f.pure(f'shufflevector {spread}')}, <{steps}>")
+    return Value(text, i32, x.lanes)
 
 
 def bitcast(f: Function, x: Value, dtype: DType) -> Value:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
-from tapeout.kernel.compute import ContractionKernel
 from tapeout.kernel.program import Branch, Check, Launch, Loop, Program
-from tapeout.schedule.form import Form, form_key, kernel_form
+from tapeout.schedule.chain import Chain, chained
+from tapeout.schedule.form import Form, chain_form, form_key, kernel_form
 from tapeout.schedule.fuse import Fused, fixed_homes, fuse
 from tapeout.schedule.hoist import hoisted
 from tapeout.schedule.kernels import nan_search
 from tapeout.schedule.lower import Lowered, lower
+from tapeout.schedule.lower.chain import lower_chain
 from tapeout.schedule.memory import place
 from tapeout.schedule.model import Home, Region, Work
 from tapeout.schedule.nest import Nest
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Item, Layout
     from tapeout.kernel.target import Target
+    from tapeout.schedule.lower.chain import ChainKernel
     from tapeout.schedule.nest import AnyWork, View
+
+CHAIN_BYTES = 256 * 1024
+"""Most bytes that a task of a chain keeps to itself: half of a second-level cache."""
 
 GRADIENT = "grad/"
 """An output of this name and a parameter's is the gradient of the parameter."""
@@ -131,8 +136,14 @@ def assemble(
     if choices is None:
         items.lowered.update(plan.lowered)
     fused = plan.fused
-    for work in plan.works:
-        if not work.late:
+    parts = {name: None for r in plan.regions for name, _ in r.parts}
+    fixed = {h.name: None for h in (*fused.outputs.values(), *fused.checks)} | parts
+    # A search for NaN looks at what every kernel writes.
+    works = plan.works if check_nans else chained(plan.works, fixed, items.fits)
+    for work in works:
+        if isinstance(work, Chain):
+            items.chain(work)
+        elif not work.late:
             items.add(work, len(graph.checks) if check_nans else None)
     for code, (check, home) in enumerate(zip(graph.checks, fused.checks, strict=True), 1):
         items.append(Check(home.name, code, check.message), [home])
@@ -188,12 +199,6 @@ def gradient_region(
     return (Region(home, tuple((name, at - start) for name, at in parts.items())),)
 
 
-def fixed_homes_of(loop: Nest) -> dict[str, None]:
-    """Return the names of the homes that a loop only reads, and reads at one place in all rounds."""
-    moving = {v.of.name for v in loop.views} | {v.home.name for v in loop.views}
-    return {n: None for n in loop.reads if n not in moving and n not in loop.writes}
-
-
 class _Items:
     """The items of a program while it is built."""
 
@@ -204,11 +209,11 @@ class _Items:
         self.items: list[Item] = []
         self.kernels: dict[str, Kernel] = {}
         self.lowered: dict[Form, Lowered] = {}
+        self.chains: dict[Form, Lowered | None] = {}
         self.views: dict[str, View] = {}
         self.constants: dict[str, Array] = {}
         self.nan_checks = 0
         self.prefix = ""
-        self.fixed: dict[str, None] = {}
 
     def append(self, item: Item, homes: Sequence[Home]) -> None:
         """Append an item that touches homes."""
@@ -245,14 +250,12 @@ class _Items:
 
     def _inside(self, nest: Nest, n: int, checks: int | None) -> tuple[Item, ...]:
         """Return the items of one body of a nest."""
-        around = self.items, self.prefix, self.fixed
+        items, prefix = self.items, self.prefix
         self.items, self.prefix = [], f"{nest.writes[0]}/{n}/"
-        # What one side of a branch copies is not done before the loop around.
-        self.fixed = {} if nest.count is None else fixed_homes_of(nest)
         for work in nest.bodies[n]:
             self.add(work, checks)
         made = tuple(self.items)
-        self.items, self.prefix, self.fixed = around
+        self.items, self.prefix = items, prefix
         return made
 
     def check_nans(self, work: Work, code: int) -> None:
@@ -274,23 +277,45 @@ class _Items:
         return sum(s.size * s.dtype.bytes for s in self._lower(work).scratch)
 
     def _lower(self, work: Work) -> Lowered:
-        kernel = work.kernel
-        if isinstance(kernel, ContractionKernel):
-            same = (
-                b.name
-                for b, h in zip(kernel.buffers, work.homes, strict=True)
-                if h.name in self.fixed
-            )
-            kernel = replace(kernel, fixed=tuple(same))
         # Layers of equal shape give equal kernels: each is lowered once.
-        key = kernel_form(kernel)
+        key = kernel_form(work.kernel)
         if key not in self.lowered:
             choice = None
             if self.choices is not None:
                 self.keys[key] = form_key(key)
                 choice = self.choices.get(self.keys[key])
-            self.lowered[key] = lower(kernel, self.target, choice)
+            self.lowered[key] = lower(work.kernel, self.target, choice)
         return self.lowered[key]
+
+    def fits(self, chain: Chain) -> bool:
+        """Whether a task has room for what a chain keeps to itself."""
+        return self._lower_chain(chain.kernel()[0]) is not None
+
+    def _lower_chain(self, kernel: ChainKernel) -> Lowered | None:
+        key = chain_form(kernel)
+        if key not in self.chains:
+            self.chains[key] = lower_chain(kernel, self.target, CHAIN_BYTES)
+        return self.chains[key]
+
+    def chain(self, chain: Chain) -> None:
+        """Append kernels as one launch."""
+        kernel, names = chain.kernel()
+        lowered = self._lower_chain(kernel)
+        assert lowered is not None, "a chain that does not fit"
+        homes = chain.homes
+        (call,) = lowered.launches
+        self.kernels[call.kernel.name] = call.kernel
+        used = [homes[names[a]] for a in call.args]
+        item = Launch(
+            call.kernel.name,
+            tuple(h.name for h in used),
+            chain.works[0].loc,
+            "; ".join(dict.fromkeys(w.label for w in chain.works)),
+            call.flops,
+            call.bytes,
+            sources=tuple(dict.fromkeys(s for w in chain.works for s in w.sources)),
+        )
+        self.append(item, used)
 
     def launch(self, work: Work) -> None:
         """Lower a kernel and append its launches."""

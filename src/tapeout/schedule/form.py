@@ -24,6 +24,7 @@ from tapeout.schedule.lower.exprs import postorder
 
 if TYPE_CHECKING:
     from tapeout.kernel.compute import Stage
+    from tapeout.schedule.lower.chain import ChainKernel
 
 Form = tuple[object, ...]
 
@@ -61,8 +62,7 @@ def kernel_form(kernel: Kernel) -> Form:
     if isinstance(kernel, ContractionKernel):
         axes = (kernel.batch, kernel.m, kernel.n, kernel.k)
         factors = (form(kernel.a), form(kernel.b), kernel.accumulate.name)
-        stages = tuple(map(_stage, kernel.stages))
-        return ("contraction", kernel.buffers, axes, factors, stages, kernel.fixed)
+        return ("contraction", kernel.buffers, axes, factors, tuple(map(_stage, kernel.stages)))
     at = tuple(i if isinstance(i, Affine) else form(i) for i in kernel.index)
     over = (kernel.axes, kernel.points, kernel.combine)
     return ("scatter", kernel.buffers, over, kernel.target, at, form(kernel.value))
@@ -71,6 +71,12 @@ def kernel_form(kernel: Kernel) -> Form:
 def form_key(found: Form) -> str:
     """Return a name for the structure of a kernel: the same in every process."""
     return hashlib.sha256(repr(found).encode()).hexdigest()[:32]
+
+
+def chain_form(chain: ChainKernel) -> Form:
+    """Return the structure of a chain of kernels."""
+    links = tuple((kernel_form(k.kernel), k.names, k.axes) for k in chain.links)
+    return (chain.axes, links, chain.local)
 
 
 def _stage(stage: Stage) -> Form:

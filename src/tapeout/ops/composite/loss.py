@@ -68,7 +68,7 @@ class SoftmaxCrossEntropy(Composite):
         else:
             most = x.max(x.rank - 1)
             shifted = x - most.expand_dims([-1])
-            log_sum = shifted.exp().sum(x.rank - 1).log()
+            log_sum = rows.each.sum(x.rank - 1).log()
             lse = most + log_sum
         picked = rows.here.where(shifted, 0).sum(x.rank - 1)
         each = rows.weighted(-picked if log_sum is None else log_sum - picked) * (1 - epsilon)
@@ -118,7 +118,7 @@ class SoftmaxCrossEntropy(Composite):
             assert target is not None
             return -target
         assert mass is not None
-        soft = log_p.exp() * mass.expand_dims([-1])
+        soft = rows.each * (mass / rows.each.sum(rows.x.rank - 1)).expand_dims([-1])
         return soft if target is None else soft - target
 
     def _for_weight(self, rows: _Rows, log_p: Sym, scale: Sym, loss: Sym) -> Sym:
@@ -190,6 +190,11 @@ class _Rows:
         here = iota(x.builder, x.shape, x.rank - 1) == label
         weight = operands[2].cast(wide) if len(operands) == 3 else None
         return cls(x.cast(wide), valid, here, weight)
+
+    @property
+    def each(self) -> Sym:
+        """The exponential of each score, shifted by the greatest of its row: the loss and its gradient share it."""
+        return (self.x - self.x.max(self.x.rank - 1, keepdims=True)).exp()
 
     @property
     def label_weight(self) -> Sym:

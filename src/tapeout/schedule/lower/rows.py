@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOCAL = "row"
 """Prefix of the names of local buffers."""
 
-MOST_BYTES = 32 * 1024
+MOST_BYTES = 256 * 1024
 SHORT = 128
 """Rows of at most this many elements share values without a buffer, unless the kernel overwrites what they are made from."""
 
@@ -34,7 +34,7 @@ def keep_rows(kernel: LoopKernel) -> LoopKernel:
     groups: dict[tuple[Axis, ...], list[int]] = {}
     for n, stage in enumerate(kernel.stages):
         points = prod(a.extent for a in stage.axes)
-        if 1 < points <= MOST_BYTES // 8:
+        if 1 < points <= MOST_BYTES // stage.value.dtype.bytes:
             groups.setdefault(stage.axes, []).append(n)
     written = {s.buffer for s in kernel.stages if isinstance(s, Store)}
     for axes, numbers in groups.items():

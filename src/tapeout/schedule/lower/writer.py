@@ -118,6 +118,11 @@ class Writer:
         partial = None if active is None or active >= value.lanes else active
         self._push(loops.Store(buffer, index, value, partial, mask))
 
+    def add(self, statements: Sequence[Stmt]) -> None:
+        """Append finished statements, whose names are their own."""
+        for stmt in statements:
+            self._push(stmt)
+
     def barrier(self, scope: str) -> None:
         """Wait for all threads of the block (`group`) or of the warp (`lane`)."""
         assert scope in ("group", "lane")
