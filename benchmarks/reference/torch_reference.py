@@ -92,7 +92,13 @@ def states(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def train_losses(
-    model: str, optimizer: str, dtype: str, steps: int = STEPS, variant: int = 0
+    model: str,
+    optimizer: str,
+    dtype: str,
+    steps: int = STEPS,
+    variant: int = 0,
+    *,
+    mixed: bool = False,
 ) -> dict[str, Any]:
     """Train on `fixed_batch(model, 0)`, `fixed_batch(model, 1)`, … with mean cross-entropy.
 
@@ -103,6 +109,7 @@ def train_losses(
         steps: How many.
         variant: Another way to compute the same numbers, for how far rounding alone carries a run:
             the rows of each batch are rotated by it, and odd variants compute without oneDNN.
+        mixed: Whether forward pass and loss run under autocast to bf16.
 
     Returns:
         `losses`: one float per step, each before its update; `gradients` and `final`: name -> array
@@ -115,12 +122,14 @@ def train_losses(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the switch of oneDNN warns about GPUs
             with torch.backends.mkldnn.flags(enabled=variant % 2 == 0):
-                return _train(model, optimizer, dtype, steps, variant)
+                return _train(model, optimizer, dtype, steps, variant, mixed)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(model: str, optimizer: str, dtype: str, steps: int, variant: int) -> dict[str, Any]:
+def _train(
+    model: str, optimizer: str, dtype: str, steps: int, variant: int, mixed: bool
+) -> dict[str, Any]:
     net = load_net(model, dtype)
     update = make_optimizer(net, model, optimizer)
     losses: list[float] = []
@@ -130,10 +139,11 @@ def _train(model: str, optimizer: str, dtype: str, steps: int, variant: int) -> 
         update.zero_grad()
         labels = torch.from_numpy(batch.pop("labels"))
         fed = [torch.from_numpy(np.ascontiguousarray(a)) for a in batch.values()]
-        logits = net(*(a.to(_DTYPES[dtype]) if a.is_floating_point() else a for a in fed))
-        if model == "gpt":  # the classes stand last
-            logits = logits.transpose(1, 2)
-        loss = torch.nn.functional.cross_entropy(logits, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            logits = net(*(a.to(_DTYPES[dtype]) if a.is_floating_point() else a for a in fed))
+            if model == "gpt":  # the classes stand last
+                logits = logits.transpose(1, 2)
+            loss = torch.nn.functional.cross_entropy(logits, labels)
         loss.backward()
         losses.append(float(loss.detach()))
         if step == 0:
@@ -166,6 +176,20 @@ def parity_record(model: str, optimizer: str) -> dict[str, Any]:
             k: [distance(run[part][k], a) for run in narrow] for k, a in wide[part].items()
         }
     return record
+
+
+MIXED = ("mlp", "lenet", "resnet", "gpt", "vit")
+"""Models of which runs in mixed precision are recorded."""
+
+
+def mixed_record() -> dict[str, Any]:
+    """Return the losses of runs under autocast to bf16, four ways to round each."""
+    found = {}
+    for model in MIXED:
+        optimizer = next(iter(OPTIMIZERS[model]))
+        runs = [train_losses(model, optimizer, "float32", variant=v, mixed=True) for v in range(4)]
+        found[model] = [[float(f"{x:.7g}") for x in run["losses"]] for run in runs]
+    return {"torch": torch.__version__.partition("+")[0], "steps": STEPS, "losses": found}
 
 
 def written(record: dict[str, Any]) -> str:
@@ -211,7 +235,12 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("models", nargs="*", help=f"which models, of {', '.join(OPTIMIZERS)}")
+    parser.add_argument("--mixed", action="store_true", help="write mixed_bf16.json only")
     options = parser.parse_args()
+    if options.mixed:
+        text = json.dumps(mixed_record()).replace('], "', '],\n"').replace("], [", "],\n[")
+        (RECORDS / "mixed_bf16.json").write_text(text + "\n")
+        return 0
     good = True
     for model in options.models or OPTIMIZERS:
         for optimizer in OPTIMIZERS[model]:

@@ -123,7 +123,7 @@ target = click.option(
     default="native",
     show_default=True,
     metavar="CLASS",
-    help="What to generate code for: native (the best that this machine runs), avx512, avx2, generic, or the least "
+    help="What to generate code for: native (the best that this machine runs), avx512-bf16, avx512, avx2, generic, or the least "
     "processor of a level, x86-64-v3 or x86-64-v4.",
 )
 seed = click.option(

@@ -107,6 +107,7 @@ class _Rounding:
                 self.readers.setdefault(v, []).append(node)
         self.full = self._full_layers()
         self.activations = self._activations()
+        self.linear = self._linear()
         self.held = self._held()
         self.new: dict[Value, Value] = {}
         self.rounded: dict[Value, Value] = {}
@@ -147,6 +148,15 @@ class _Rounding:
             v for v in found if v.node is None or "loss" not in (v.node.loc.role, v.node.loc.name)
         }
 
+    def _linear(self) -> set[Value]:
+        """Return values of the backward pass that depend on a product there: cotangents, as opposed to derivatives of the forward pass."""
+        found: set[Value] = set()
+        for node in self.graph.nodes:
+            late = node.loc.role in LATE
+            if late and (kind_of(node.op) == PRODUCT or any(v in found for v in node.operands)):
+                found.update(node.results)
+        return found
+
     def _held(self) -> set[Value]:
         """Return the values that are rounded where they are made, for all who read them."""
         found: dict[Value, None] = {}
@@ -170,6 +180,9 @@ class _Rounding:
         assert node is not None
         late = node.loc.role in LATE
         if not late and any(r.loc.role in LATE for r in readers):
+            return True
+        # A derivative may be taken in the forward pass, in place of what it is a derivative of.
+        if late and value not in self.linear and any(r.results[0] in self.linear for r in readers):
             return True
         if isinstance(node.op, MOVES):
             return False

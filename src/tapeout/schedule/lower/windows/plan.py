@@ -27,7 +27,7 @@ from tapeout.kernel.compute import (
 )
 from tapeout.schedule.lower.contract.product import Product, oriented
 from tapeout.schedule.lower.contract.task import may_limit
-from tapeout.schedule.lower.exprs import axes_of
+from tapeout.schedule.lower.exprs import axes_of, widened
 from tapeout.schedule.lower.partials import parts_of
 from tapeout.schedule.lower.windows.tiles import Tiles, choose_tiles
 
@@ -106,6 +106,8 @@ def _plain(kernel: ContractionKernel) -> Product | None:
     if prod(a.extent for a in kernel.m) == prod(a.extent for a in kernel.n):
         return None
     p = oriented(kernel, prod(a.extent for a in kernel.m) == 1)
+    # Loads of a narrower float are widened where they stand.
+    p = replace(p, a=widened(p.a), b=widened(p.b))
     if not isinstance(p.a, Load) or not isinstance(p.b, Load) or p.b.where:
         return None
     if p.a.where and p.a.other != 0:
