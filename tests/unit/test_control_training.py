@@ -113,7 +113,8 @@ def test_a_prediction_holds_no_history_of_the_cell() -> None:
     stack = 4 * 256 * B * 64
     entry = next(e for e in t.session._entries if e.program.name == "predict")
     transient = entry.program.arena - entry.program.layout.bytes
-    assert transient < 0.1 * stack  # where training needs seventeen of them
+    packed = 2 * 4 * 64 * 256  # both weights, for the products of all rounds
+    assert transient < 0.1 * stack + packed  # where training needs seventeen stacks
     loop = next(i for i in entry.program.numbered if isinstance(i, Loop))
     labels = [i.label for i in loop.items if isinstance(i, Launch)]
     assert not any("copy" in label for label in labels[:-1])

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 SYMBOL = "tapeout__pool"
 """Under which name the pool stands among the objects of a program; no entry point can have it."""
 
+_STACK = 2 * 1024 * 1024
+"""Bytes of a worker's stack, on which kernels keep local buffers; some systems give less by default."""
+
 _PAUSE = {
     "x86_64": "call void @llvm.x86.sse2.pause()",
     "aarch64": "call void @llvm.aarch64.hint(i32 1)",
@@ -72,6 +75,8 @@ define internal void @wake(ptr %word) nounwind {
 
 _POOL = """\
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_attr_init(ptr)
+declare i32 @pthread_attr_setstacksize(ptr, i64)
 declare i32 @pthread_join(i64, ptr)
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
@@ -314,6 +319,9 @@ init:
   store i64 %threads, ptr %threads.at, align 8
   %spins.at = getelementptr inbounds i8, ptr %pool, i64 16
   store i64 %spins, ptr %spins.at, align 8
+  %attributes = alloca [128 x i8], align 16
+  %made = call i32 @pthread_attr_init(ptr %attributes)
+  %sized = call i32 @pthread_attr_setstacksize(ptr %attributes, i64 {stack})
   br label %head
 head:
   %t = phi i64 [ 1, %init ], [ %next, %started ]
@@ -327,7 +335,7 @@ start:
   %t.at = getelementptr inbounds i8, ptr %self, i64 8
   store i64 %t, ptr %t.at, align 8
   %handle = getelementptr inbounds i8, ptr %self, i64 16
-  %error = call i32 @pthread_create(ptr %handle, ptr null, ptr @worker, ptr %self)
+  %error = call i32 @pthread_create(ptr %handle, ptr %attributes, ptr @worker, ptr %self)
   %next = add i64 %t, 1
   %bad = icmp ne i32 %error, 0
   br i1 %bad, label %fewer, label %started
@@ -376,4 +384,4 @@ def emit_pool(target: Target) -> str:
     pause = _PAUSE.get(arch, "; nothing tells this processor that we wait")
     futex = _FUTEX.get(arch) if "linux" in triple else None
     sleep = _SLEEP_POLL if futex is None else _SLEEP_FUTEX.format(futex=futex)
-    return sleep + "\n" + _POOL.format(pause=pause)
+    return sleep + "\n" + _POOL.format(pause=pause, stack=_STACK)

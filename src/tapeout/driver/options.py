@@ -26,6 +26,7 @@ class Options:
         dump_dir: Folder for each stage's text, or None.
         dump: Stage names to write, or `all`.
         cache: Whether caches on disk are used.
+        direct: Take no sum over windows by fewer products than it has; such sums round otherwise.
     """
 
     target: Target
@@ -35,12 +36,14 @@ class Options:
     dump_dir: Path | None = field(default_factory=env.dump_dir)
     dump: str = field(default_factory=env.dump)
     cache: bool = True
+    direct: bool = field(default_factory=env.direct)
 
     @property
     def key(self) -> str:
         """What of the options decides the code."""
         t = self.target
-        return f"{t.name} {t.triple} {t.cpu} {t.features} checked={self.checked} nans={self.check_nans}"
+        machine = f"{t.name} {t.triple} {t.cpu} {t.features} winograd={t.winograd}"
+        return f"{machine} checked={self.checked} nans={self.check_nans} direct={self.direct}"
 
 
 def resolve_target(name: str) -> Target:

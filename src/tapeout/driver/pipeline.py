@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tapeout.driver.dump import Dumper
@@ -85,7 +85,8 @@ def lower(graph: Graph, layout: Layout, options: Options) -> Program:
     from tapeout.schedule.build import schedule
 
     choices = tuned.choices(options.target) if options.cache else {}
-    return schedule(graph, layout, options.target, choices=choices or None)
+    target = replace(options.target, winograd=False) if options.direct else options.target
+    return schedule(graph, layout, target, choices=choices or None)
 
 
 def compile_graph(

@@ -23,6 +23,7 @@ from tapeout.passes.fold import Fold
 from tapeout.passes.mixed import Mixed
 from tapeout.passes.recognize import Recognize
 from tapeout.passes.simplify import Simplify
+from tapeout.passes.tables import Tables
 from tapeout.support.errors import OptionError
 from tapeout.support.loc import Loc
 from tapeout.training.losses import LossContext
@@ -61,7 +62,7 @@ def loss_graph(
         shapes: Shapes of the batch by input name, where known (labels of more than one dimension need it).
         notes: Gets one line for each choice the loss made.
     """
-    graph = with_region_checks(Recognize().run(graph))
+    graph = with_region_checks(Tables().run(Recognize().run(graph)))
     b = _kept(graph, graph.name)
     context = LossContext(b, graph, shapes or {}, [] if notes is None else notes)
     with b.at(Loc("", LOSS, "loss")):
@@ -251,7 +252,7 @@ def evaluate_entry(
 
 def predict_entry(graph: Graph, precision: Precision = FULL) -> Graph:
     """Return the model itself: its outputs and no update."""
-    graph = Recognize().run(graph)
+    graph = Tables().run(Recognize().run(graph))
     graph = with_region_checks(graph)
     b = _kept(graph, "predict")
     add_checks(b)

@@ -250,6 +250,8 @@ class ContractionKernel:
 
     `a` does not depend on the n axes, `b` not on the m axes. Each is a `Load` or an expression over loads (the prologue). The
     epilogue stages are stores whose own `axes` are empty; `Temp("acc")` is the sum, of type `accumulate`.
+
+    Buffers that are `fixed` hold the same each time that a loop around runs the kernel: a copy of them is made but once.
     """
 
     name: str
@@ -263,6 +265,7 @@ class ContractionKernel:
     accumulate: DType
     stages: tuple[Store, ...]
     loc: Loc | None = None
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ class Target:
         fma: Whether fused multiply-add is an instruction (else it is a multiply and an add).
         l1: Bytes of the first-level data cache that blocking assumes.
         l2: Bytes of the second-level cache that blocking assumes.
+        winograd: Whether sums over windows may be taken by fewer products than they have (Winograd's), which rounds otherwise.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Target:
     pairs: bool = False
     l1: int = 32 * 1024
     l2: int = 512 * 1024
+    winograd: bool = True
 
     def lanes(self, element_bytes: int) -> int:
         """Return how many elements one vector register holds."""

@@ -11,9 +11,10 @@ from tapeout.passes.loops import Loops
 from tapeout.passes.recognize import Recognize
 from tapeout.passes.recompute import Recompute
 from tapeout.passes.simplify import Simplify
+from tapeout.passes.tables import Tables
 
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Recognize, Decompose, Fold, Simplify, Cse, Dce, Loops, Recompute)
+    p.name: p for p in (Recognize, Tables, Decompose, Fold, Simplify, Cse, Dce, Loops, Recompute)
 }
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "Recognize",
     "Recompute",
     "Simplify",
+    "Tables",
 ]

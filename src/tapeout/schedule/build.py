@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.type import TensorType
+from tapeout.kernel.compute import ContractionKernel
 from tapeout.kernel.program import Branch, Check, Launch, Loop, Program
 from tapeout.schedule.chain import Chain, chained
 from tapeout.schedule.form import Form, chain_form, form_key, kernel_form
@@ -199,6 +200,12 @@ def gradient_region(
     return (Region(home, tuple((name, at - start) for name, at in parts.items())),)
 
 
+def fixed_homes_of(loop: Nest) -> dict[str, None]:
+    """Return the names of the homes that a loop only reads, and reads at one place in all rounds."""
+    moving = {v.of.name for v in loop.views} | {v.home.name for v in loop.views}
+    return {n: None for n in loop.reads if n not in moving and n not in loop.writes}
+
+
 class _Items:
     """The items of a program while it is built."""
 
@@ -214,6 +221,7 @@ class _Items:
         self.constants: dict[str, Array] = {}
         self.nan_checks = 0
         self.prefix = ""
+        self.fixed: dict[str, None] = {}
 
     def append(self, item: Item, homes: Sequence[Home]) -> None:
         """Append an item that touches homes."""
@@ -250,12 +258,14 @@ class _Items:
 
     def _inside(self, nest: Nest, n: int, checks: int | None) -> tuple[Item, ...]:
         """Return the items of one body of a nest."""
-        items, prefix = self.items, self.prefix
+        around = self.items, self.prefix, self.fixed
         self.items, self.prefix = [], f"{nest.writes[0]}/{n}/"
+        # What one side of a branch copies is not done before the loop around.
+        self.fixed = {} if nest.count is None else fixed_homes_of(nest)
         for work in nest.bodies[n]:
             self.add(work, checks)
         made = tuple(self.items)
-        self.items, self.prefix = items, prefix
+        self.items, self.prefix, self.fixed = around
         return made
 
     def check_nans(self, work: Work, code: int) -> None:
@@ -277,14 +287,22 @@ class _Items:
         return sum(s.size * s.dtype.bytes for s in self._lower(work).scratch)
 
     def _lower(self, work: Work) -> Lowered:
+        kernel = work.kernel
+        if isinstance(kernel, ContractionKernel):
+            same = (
+                b.name
+                for b, h in zip(kernel.buffers, work.homes, strict=True)
+                if h.name in self.fixed
+            )
+            kernel = replace(kernel, fixed=tuple(same))
         # Layers of equal shape give equal kernels: each is lowered once.
-        key = kernel_form(work.kernel)
+        key = kernel_form(kernel)
         if key not in self.lowered:
             choice = None
             if self.choices is not None:
                 self.keys[key] = form_key(key)
                 choice = self.choices.get(self.keys[key])
-            self.lowered[key] = lower(work.kernel, self.target, choice)
+            self.lowered[key] = lower(kernel, self.target, choice)
         return self.lowered[key]
 
     def fits(self, chain: Chain) -> bool:

@@ -62,7 +62,8 @@ def kernel_form(kernel: Kernel) -> Form:
     if isinstance(kernel, ContractionKernel):
         axes = (kernel.batch, kernel.m, kernel.n, kernel.k)
         factors = (form(kernel.a), form(kernel.b), kernel.accumulate.name)
-        return ("contraction", kernel.buffers, axes, factors, tuple(map(_stage, kernel.stages)))
+        stages = tuple(map(_stage, kernel.stages))
+        return ("contraction", kernel.buffers, axes, factors, stages, kernel.fixed)
     at = tuple(i if isinstance(i, Affine) else form(i) for i in kernel.index)
     over = (kernel.axes, kernel.points, kernel.combine)
     return ("scatter", kernel.buffers, over, kernel.target, at, form(kernel.value))

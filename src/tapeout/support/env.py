@@ -125,6 +125,11 @@ def checked() -> bool:
     return _flag("TAPEOUT_CHECKED")
 
 
+def direct() -> bool:
+    """Return whether TAPEOUT_DIRECT asks for convolutions by plain sums of products."""
+    return _flag("TAPEOUT_DIRECT")
+
+
 def is_ci() -> bool:
     """Return whether the process runs under continuous integration."""
     return _flag("CI")

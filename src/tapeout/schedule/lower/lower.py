@@ -18,6 +18,7 @@ from tapeout.schedule.lower.contract.lower import (
     plan_contraction,
 )
 from tapeout.schedule.lower.contract.split import Split, split_k
+from tapeout.schedule.lower.contract.winograd_plan import Fewer, plan_winograd
 from tapeout.schedule.lower.cost import bytes_of, flops_of, scatter_cost
 from tapeout.schedule.lower.empty import is_empty, without_empty
 from tapeout.schedule.lower.loop import lower_loop
@@ -50,6 +51,9 @@ def lower(kernel: Kernel, target: Target, choice: str | None = None) -> Lowered:
         if windows is None:
             return _loop(as_loop(kernel), target)
         return _windows(kernel, windows, target)
+    fewer = plan_winograd(kernel, target, "scratch.")
+    if fewer is not None:
+        return _by_fewer(fewer, kernel, target)
     split = split_k(kernel)
     if split is None:
         return _whole(kernel, target, choice)
@@ -61,6 +65,8 @@ def choices(kernel: Kernel, target: Target) -> list[str]:
     if not isinstance(kernel, ContractionKernel):
         return []
     if is_empty((*kernel.batch, *kernel.m, *kernel.n, *kernel.k)) or no_columns(kernel):
+        return []
+    if plan_winograd(kernel, target, "scratch.") is not None:
         return []
     split = split_k(kernel)
     found = alternatives(kernel if split is None else split.parts[0], target, "scratch")
@@ -84,6 +90,17 @@ def _whole(
     loop = as_loop(kernel)
     launches.append(LoweredLaunch(done.kernel, done.args, flops_of(loop), bytes_of(loop)))
     return Lowered(tuple(launches), tuple(_scratch(s.buffer) for s in plan.steps))
+
+
+def _by_fewer(plan: Fewer, kernel: ContractionKernel, target: Target) -> Lowered:
+    """Lower a contraction over windows that runs by fewer products."""
+    done = plan.lower(target)
+    # Most of the work, and what it takes from memory, is in the launch that multiplies.
+    cost = {len(done) // 2: (plan.flops, bytes_of(as_loop(kernel)))}
+    made = [LoweredLaunch(d.kernel, d.args, *cost.get(n, ())) for n, d in enumerate(done)]
+    before = [c for k in plan.before for c in _loop(k, target).launches]
+    after = [c for k in plan.after for c in _loop(k, target).launches]
+    return Lowered((*before, *made, *after), tuple(map(_scratch, plan.scratch)))
 
 
 def _in_parts(split: Split, target: Target, choice: str | None) -> Lowered:

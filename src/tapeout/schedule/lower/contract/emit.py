@@ -24,7 +24,7 @@ from tapeout.schedule.lower.contract.prepare import as_load, flat
 from tapeout.schedule.lower.contract.task import KBlock, Panel, TaskLoops, Tile
 from tapeout.schedule.lower.contract.tiles import Tiling, Vector
 from tapeout.schedule.lower.finish import Finished, finish
-from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops
+from tapeout.schedule.lower.grid import Task, open_chunk, open_grid, open_loops
 from tapeout.schedule.lower.values import Place, Values
 from tapeout.schedule.lower.writer import Writer
 
@@ -47,6 +47,7 @@ class ContractionLowering:
         crossing: Whether row tiles cross lines, so that only constants tell where their rows are.
         fma: Whether to fuse multiply and add.
         partials: Parts into which sums are cut, of which this computes one or more.
+        writer: Of a kernel that this is a part of; None if it is a kernel of its own.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class ContractionLowering:
         crossing: bool,
         fma: bool,
         partials: int,
+        writer: Writer | None = None,
     ) -> None:
         self.partials, self.crossing = partials, crossing
         self.p, self.t, self.blocks = product, tiling, blocks
         self.local, self.packed, self.fma = local, packed, fma
         written = {s.buffer for s in product.stages}
-        self.w = Writer([b.name for b in product.buffers if b.name not in written])
+        readonly = [b.name for b in product.buffers if b.name not in written]
+        self.w = Writer(readonly) if writer is None else writer
         self.values = Values(self.w, product.by_name)
         self.element = product.accumulate.bytes
         self.row, self.column = product.rows[-1], product.cols[-1]
@@ -78,7 +81,15 @@ class ContractionLowering:
     def lower(self) -> Finished:
         """Return the kernel in loops."""
         blocks = self.blocks
-        with open_grid(self.w, blocks.axes, blocks.grid) as task, ExitStack() as stack:
+        with open_grid(self.w, blocks.axes, blocks.grid) as task:
+            self.inside(task)
+        extra = {} if blocks.k.whole else {"k_block": blocks.k.steps}
+        return finish(self.w, self.p.buffers, Numerics(partials=self.partials, extra=extra))
+
+    def inside(self, task: Task) -> None:
+        """Write one task: in the grid of this kernel, or in a task of a larger one."""
+        blocks = self.blocks
+        with ExitStack() as stack:
             bind = dict(task.bind)
             first = blocks.row_axes
             for n in range(blocks.grid.axis, first):
@@ -91,8 +102,6 @@ class ContractionLowering:
             )
             self._allocate()
             self._task()
-        extra = {} if blocks.k.whole else {"k_block": blocks.k.steps}
-        return finish(self.w, self.p.buffers, Numerics(partials=self.partials, extra=extra))
 
     # -- one task -----------------------------------------------------------------------------------
 

@@ -263,9 +263,13 @@ class Planner:
         """Read an operand from a scratch buffer from now on."""
         if step is None:
             return
+        fixed = self.product.fixed
+        if self.product.is_fixed(self.product.a if side == "a" else self.product.b):
+            cycles = 0.0  # it is made once, before the loop
+            fixed = (*fixed, step.buffer.name)
         buffers = (*self.product.buffers, replace(step.buffer, access="r"))
         a, b = (step.read, self.product.b) if side == "a" else (self.product.a, step.read)
-        self.product = replace(self.product, buffers=buffers, a=a, b=b)
+        self.product = replace(self.product, buffers=buffers, a=a, b=b, fixed=fixed)
         self.steps.append(step)
         self.cycles += cycles * prod(step.buffer.shape)
 
@@ -370,7 +374,9 @@ class Planner:
         wanted: Columns = "panels"
         if plain and unit:
             few = prod(a.extent for a in p.rows) < 48
-            if few or not (far or p.steps > _DIRECT_STEPS):
+            if p.is_fixed(p.b) and tiling.all_panels > 1:
+                wanted = "panels"
+            elif few or not (far or p.steps > _DIRECT_STEPS):
                 wanted = "direct"
             wanted = self.form.b if self.form else wanted
         if wanted == "panels":

@@ -38,6 +38,7 @@ class Product:
         stages: The epilogue.
         limits: Where one does not hold, `a` or `b` is zero: a padded border, whose products need not be taken.
         pairs: Whether an element of an operand is a pair of bf16, for two steps of the sum.
+        fixed: Names of the buffers that are the same each time that a loop around runs it.
         exact: Whether they must not be taken: where a limit does not hold there is no element.
     """
 
@@ -54,6 +55,7 @@ class Product:
     limits: tuple[Guard, ...] = ()
     exact: bool = False
     pairs: bool = False
+    fixed: tuple[str, ...] = ()
 
     @property
     def element(self) -> DType:
@@ -79,6 +81,10 @@ class Product:
         """Return where an affine load reads, in elements."""
         return offset_of(load, self.by_name)
 
+    def is_fixed(self, operand: Expr) -> bool:
+        """Whether an operand is the same each time that a loop around runs the product."""
+        return bool(self.fixed) and all(e.buffer in self.fixed for e in loads(operand))
+
     def store_place(self) -> Affine:
         """Return where the first stage of the epilogue writes, in elements."""
         first = self.stages[0]
@@ -91,8 +97,9 @@ def oriented(kernel: ContractionKernel, swap: bool) -> Product:
     a, b = (kernel.b, kernel.a) if swap else (kernel.a, kernel.b)
     batch, rows, cols, k = (_real(x) for x in (kernel.batch, rows, cols, kernel.k))
     product = Product(
-        kernel.name, kernel.buffers, batch, rows, cols, k, a, b, kernel.accumulate, kernel.stages
-    )
+        kernel.name, kernel.buffers, batch, rows, cols, k, a, b, kernel.accumulate, kernel.stages,
+        fixed=kernel.fixed,
+    )  # fmt: skip
     return sort_roles(split(product))
 
 
