@@ -54,6 +54,11 @@ def test_convolutions_in_pairs(kind, layout, channels):
     check(kernel, AVX512_BF16, "contraction", oracle=False, factor=4.0, on=GENERIC)
 
 
+def test_pairs_are_cheaper_than_fewer_products():
+    kernel = convolution("fwd", (2, 64, 14, 14, 64, 3, 3), NHWC, 1, dtype=bf16, accumulate=f32)
+    assert loops.DOT2 in operations(lower(kernel, AVX512_BF16).launches[-1].kernel)
+
+
 @pytest.mark.parametrize("target", [AVX2, AVX512, GENERIC], ids=lambda t: t.name)
 def test_machines_without_pairs_widen(target):
     lowered = lower(product((31, 50, 12), "NT"), target)

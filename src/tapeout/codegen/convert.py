@@ -169,12 +169,13 @@ def _low_half(f: Function, x: Value, dtype: DType) -> Value:
 
 
 def _float_to_bf16(f: Function, x: Value) -> Value:
+    """Round by adding below the last bit kept; a NaN becomes all ones, which the sum could have made a number."""
     bits = bitcast(f, x, u32)
     odd = _bits(f, "and", _bits(f, "lshr", bits, 16), 1)
     rounded = _bits(f, "add", _bits(f, "add", bits, 0x7FFF), odd)
-    quiet = _bits(f, "or", bits, 0x0040_0000)
-    size = _bits(f, "and", bits, 0x7FFF_FFFF)
-    out = _choose(f, "icmp ugt", size, 0x7F80_0000, quiet, rounded)
+    is_nan = f.pure(f"fcmp uno {x}, {x.text}")
+    ones = f.pure(f"sext {vector('i1', x.lanes)} {is_nan} to {register_type(u32, x.lanes)}")
+    out = _bits(f, "or", rounded, Value(ones, u32, x.lanes))
     return _low_half(f, _bits(f, "lshr", out, 16), bf16)
 
 

@@ -18,6 +18,7 @@ from tapeout.schedule.lower.exprs import Rewriter, shared_load, widened
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tapeout.ir.dtype import DType
     from tapeout.kernel.target import Target
     from tapeout.schedule.lower.contract.product import Product
 
@@ -30,11 +31,16 @@ class Paired:
     steps: tuple[Step, ...] = ()
 
 
+def can_pair(a: Expr, b: Expr, accumulate: DType, target: Target) -> bool:
+    """Whether a machine multiplies operands like these in pairs."""
+    return target.pairs and accumulate == f32 and None not in (_narrow(a), _narrow(b))
+
+
 def paired(product: Product, target: Target, prefix: str) -> Paired:
     """Return a contraction with steps of the sum in pairs where a machine has that and both operands are bf16; else as it is."""
-    reads = (_narrow(product.a), _narrow(product.b))
-    if not target.pairs or product.accumulate != f32 or None in reads:
+    if not can_pair(product.a, product.b, product.accumulate, target):
         return Paired(product)
+    reads = (_narrow(product.a), _narrow(product.b))
     axis = _axis(product, [r for r in reads if r is not None])
     if axis is None:
         return Paired(product)

@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tapeout.ir.dtype import f32
+from tapeout.schedule.lower.contract.pairs import can_pair
 from tapeout.schedule.lower.contract.tiles import choose_tiling
 from tapeout.schedule.lower.contract.winograd import Windows, find_windows
 from tapeout.schedule.lower.contract.winograd_spread import SpreadPlan, spread
@@ -63,5 +64,7 @@ def _direct(windows: Windows, target: Target) -> float:
     kernel = windows.kernel
     rows, columns, steps = (prod(a.extent for a in x) for x in (kernel.m, kernel.n, kernel.k))
     line = kernel.m[-1].extent if not windows.taps_kept else rows
+    if can_pair(kernel.a, kernel.b, kernel.accumulate, target):
+        steps = -(-steps // 2)
     tiling = choose_tiling(line, columns, steps, target, kernel.accumulate.bytes)
     return tiling.cycles * steps * rows / line
