@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,37 @@ class Case:
         shapes: Of the operands; one whose name begins with `i` holds integers below `bound`.
         formula: In PyTorch: takes the package and the tensors.
         bound: For integers.
+        distinct: Whether no two numbers are equal, so that there is one order of them.
+        part: What is timed: `forward`, the gradient of one operand, or `both`: the result and all gradients.
+        gflop: Multiply-adds of it times two, in 10^9, where that is what it is about.
     """
 
     name: str
     shapes: dict[str, tuple[int, ...]]
     formula: Callable[..., Any]
     bound: int = 1
+    distinct: bool = False
+    part: str = "both"
+    gflop: float = 0.0
 
     @property
     def floats(self) -> list[str]:
         """Names of the operands that have gradients."""
         return [n for n in self.shapes if not n.startswith("i")]
 
+    @property
+    def wrt(self) -> list[str]:
+        """Names of the operands whose gradients are timed."""
+        return {"both": self.floats, "forward": []}.get(self.part, [self.part])
+
     def arrays(self) -> Arrays:
         """Return the operands."""
         rng = np.random.default_rng(0)
+        if self.distinct:
+            return {
+                n: rng.permutation(int(np.prod(s))).reshape(s).astype(np.float32)
+                for n, s in self.shapes.items()
+            }
         return {
             n: rng.standard_normal(s, np.float32)
             if n in self.floats
@@ -82,8 +98,8 @@ CASES = (
     Case("gather, first axis", _PLACES, lambda t, x, i: t.gather(x, 0, i), _N),
     Case("scatter-add, last axis", _PLACES, lambda t, x, i: t.zeros(_N, _N).scatter_add(1, i, x), _N),
     Case("scatter-add, first axis", _PLACES, lambda t, x, i: t.zeros(_N, _N).scatter_add(0, i, x), _N),
-    Case("top 10", _SQUARE, lambda t, x: t.topk(x, 10, 1)[0]),
-    Case("sort", {"x": (8192, 128)}, lambda t, x: t.topk(x, 128, 1)[0]),
+    Case("top 10", _SQUARE, lambda t, x: t.topk(x, 10, 1)[0], distinct=True),
+    Case("sort", {"x": (8192, 128)}, lambda t, x: t.topk(x, 128, 1)[0], distinct=True),
     Case("max pool 2x2", _IMAGE, lambda t, x: t.nn.functional.max_pool2d(x, 2)),
     Case("max pool 3x3 stride 2", _IMAGE, lambda t, x: t.nn.functional.max_pool2d(x, 3, 2, 1)),
     Case("mean pool 2x2", _IMAGE, lambda t, x: t.nn.functional.avg_pool2d(x, 2)),
@@ -100,16 +116,18 @@ CASES = (
     Case("einsum bhqd,bhkd->bhqk", {"x": (8, 8, 128, 64), "y": (8, 8, 128, 64)}, lambda t, x, y: t.einsum("bhqd,bhkd->bhqk", x, y)),
     Case("where(x > y, x, y*y)", _TWO, lambda t, x, y: t.where(x > y, x, y * y)),
     Case("pad, slice", {"x": (4, 64, 64, 64)}, lambda t, x: t.nn.functional.pad(x, (2, 2, 2, 2))[:, :, 1:-1, 1:-1]),
-    Case("concatenate", {"x": (_N, 512), "y": (_N, 512)}, lambda t, x, y: t.cat([x, y], 1)),
+    Case("concatenate, relu", {"x": (_N, 512), "y": (_N, 512)}, lambda t, x, y: t.relu(t.cat([x, y], 1))),
 )  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print."""
+def main(cases: Sequence[Case], kind: str, file: str, about: str | None) -> None:
+    """Measure and print; `file` runs one engine of the same cases in a process of its own."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=about, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--only", default="", help="part of the names of the rows to run")
+    parser.add_argument(
+        "--only", default="", help="parts of the names of the rows to run, with | between"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3, help="per row and repeat")
@@ -120,6 +138,7 @@ def main() -> None:
         "--engine", default="", choices=["", "tapeout", "torch"], help=argparse.SUPPRESS
     )
     args = parser.parse_args()
+    args.cases, args.kind, args.file = cases, kind, file
     if args.engine:
         _child(args)
         return
@@ -133,7 +152,7 @@ def _parent(args: argparse.Namespace, folder: str) -> None:
         for engine, python in (("torch", args.torch_python), ("tapeout", sys.executable)):
             command = [
                 python,
-                __file__,
+                args.file,
                 "--engine",
                 engine,
                 "--folder",
@@ -146,7 +165,7 @@ def _parent(args: argparse.Namespace, folder: str) -> None:
             if done.returncode:
                 raise SystemExit(f"{engine}: {done.stderr[-2000:]}")
             runs[engine].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    lines = [_line(args, case.name, runs) for case in CASES if case.name in runs["tapeout"][0]]
+    lines = [_line(args, case.name, runs) for case in args.cases if case.name in runs["tapeout"][0]]
     for r in lines:
         if "error" in r:
             print(f"{r['workload']:28} {r['error']}")
@@ -154,6 +173,10 @@ def _parent(args: argparse.Namespace, folder: str) -> None:
         print(
             f"{r['workload']:28} tapeout {r['us']:10.1f} us   torch {r['other_us']:10.1f} us   {r['ratio']:6.2f}"
         )
+        if "of_roof" in r:
+            print(f"    {100 * r['of_roof']:.0f} % of the ceiling")
+        if r["ratio"] < 1:
+            print(f"    {r['longest']}")
     if args.history:
         with Path(args.history).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(r) + "\n" for r in lines)
@@ -162,7 +185,7 @@ def _parent(args: argparse.Namespace, folder: str) -> None:
 def _line(
     args: argparse.Namespace, name: str, runs: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    base = {"kind": "operator", **cell_of(name, "tapeout", args.threads, "f32")}
+    base = {"kind": args.kind, **cell_of(name, "tapeout", args.threads, "f32")}
     pairs = list(
         zip((r[name] for r in runs["tapeout"]), (r[name] for r in runs["torch"]), strict=True)
     )
@@ -175,6 +198,8 @@ def _line(
         "us": round(statistics.median(o["us"] for o, _ in pairs), 2),
         "other": runs["torch"][0]["version"],
         "other_us": round(statistics.median(t["us"] for _, t in pairs), 2),
+        "longest": pairs[0][0]["longest"],
+        **({"of_roof": pairs[0][0]["of_roof"]} if "of_roof" in pairs[0][0] else {}),
         "ratio": round(statistics.median(t["us"] / o["us"] for o, t in pairs), 3),
     }
 
@@ -188,9 +213,9 @@ def _child(args: argparse.Namespace) -> None:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: args.threads]))
     run = _torch if args.engine == "torch" else _tapeout
     found: dict[str, Any] = {}
-    for case in CASES:
-        if args.only in case.name:
-            found[case.name] = run(case, args, Path(args.folder) / f"{CASES.index(case)}")
+    for case in args.cases:
+        if any(part in case.name for part in args.only.split("|")):
+            found[case.name] = run(case, args, Path(args.folder) / f"{args.cases.index(case)}")
     found["version"] = _version(args.engine)
     print(json.dumps(found))
 
@@ -218,13 +243,22 @@ def _torch(case: Case, args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     given = {n: torch.from_numpy(a) for n, a in case.arrays().items()}
-    floats = [given[n].requires_grad_() for n in case.floats]
+    for n in case.floats:
+        given[n].requires_grad_()
     if not path.with_suffix(".npz").exists():
         _export(case, given, torch, path)
     cotangent = torch.from_numpy(np.load(path.with_suffix(".npz"))["cotangent"])
 
+    wrt = [given[n] for n in case.wrt]
+    kept = case.formula(torch, *given.values()) if case.part not in ("both", "forward") else None
+
     def call() -> None:
-        torch.autograd.grad(case.formula(torch, *given.values()), floats, cotangent)
+        if case.part == "forward":
+            with torch.no_grad():
+                case.formula(torch, *given.values())
+            return
+        y = case.formula(torch, *given.values()) if kept is None else kept
+        torch.autograd.grad(y, wrt, cotangent, retain_graph=kept is not None)
 
     return {"us": _clock(call, args.seconds)}
 
@@ -255,11 +289,17 @@ def _tapeout(case: Case, args: argparse.Namespace, path: Path) -> dict[str, Any]
     inputs = {**case.arrays(), "cotangent/result": known["cotangent"]}
     try:
         graph = tapeout.load_onnx(path.with_suffix(".onnx"), mode="as-exported")
-        program = tapeout.compile(tapeout.vjp(graph, "result", case.floats), threads=args.threads)
+        if case.wrt:
+            graph = tapeout.vjp(graph, "result", case.wrt)
+        if case.part not in ("both", "forward"):
+            graph = replace(graph, outputs=tuple(o for o in graph.outputs if o[0] != "result"))
+        inputs = {n: a for n, a in inputs.items() if n in graph.input}
+        program = tapeout.compile(graph, threads=args.threads)
         found = program(inputs)
     except tapeout.TapeoutError as error:
         return {"error": str(error)[:200]}
-    wanted = {"result": known["result"], **{f"vjp/{n}": known[f"grad_{n}"] for n in case.floats}}
+    wanted = {"result": known["result"], **{f"vjp/{n}": known[f"grad_{n}"] for n in case.wrt}}
+    wanted = {n: a for n, a in wanted.items() if n in found}
     for name, want in wanted.items():
         scale = float(np.abs(want).max()) or 1.0
         if float(np.abs(found[name] - want).max()) > 1e-4 * scale:
@@ -267,8 +307,11 @@ def _tapeout(case: Case, args: argparse.Namespace, path: Path) -> dict[str, Any]
     # The time inside of native code: outputs stay where they are, as PyTorch's do.
     profile = tapeout.profile(program, inputs, seconds=args.seconds)
     longest = [(k.label, round(k.seconds * 1e6)) for k in profile.kernels[:3]]
-    return {"us": profile.native * 1e6, "longest": longest}
+    made = {"us": profile.native * 1e6, "longest": longest}
+    if case.gflop:
+        made["of_roof"] = round(case.gflop * 1e9 / profile.native / profile.ceiling.flops, 3)
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES, "operator", __file__, __doc__)

@@ -58,7 +58,8 @@ def main() -> None:
     lines = read(Path(args.history))
     docs = Path(args.docs)
     (docs / "reference" / "benchmarks.md").write_text(page(lines), encoding="utf-8")
-    (docs / "images" / "benchmarks.svg").write_text(plot(lines), encoding="utf-8")
+    if lines:
+        (docs / "images" / "benchmarks.svg").write_text(plot(lines), encoding="utf-8")
 
 
 def read(folder: Path) -> list[Line]:
@@ -75,6 +76,8 @@ def page(lines: Sequence[Line]) -> str:
     """Return the page."""
     parts = [HEAD]
     steps = [r for r in lines if r.get("kind", "step") == "step"]
+    if not lines:
+        parts.append("Nothing has been measured with this version yet.")
     if steps:
         parts.append("\n![Best peer's time divided by ours](../images/benchmarks.svg)\n")
     for key, rows in sections(steps).items():
