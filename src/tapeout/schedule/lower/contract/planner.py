@@ -35,7 +35,7 @@ from tapeout.schedule.lower.normal import offset_of
 if TYPE_CHECKING:
     from tapeout.kernel.target import Target
 
-_COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 1.5
+_COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 3.0
 """Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
 
 _DIRECT_STEPS = 512
@@ -274,10 +274,13 @@ class Planner:
         self.cycles += cycles * prod(step.buffer.shape)
 
     def _count_stores(self) -> None:
-        p = self.product
+        """Count what the epilogue stores, and loads beside the sums, lane by lane."""
+        p, column = self.product, self.product.cols[-1]
         points = prod(a.extent for a in (*p.batch, *p.rows, *p.cols))
-        if p.store_place().coefficient(p.cols[-1]) != 1:
-            self.cycles += _SCATTER * points
+        places = [p.by_name[s.buffer].offset(s.index) for s in p.stages]
+        places += [p.place(e) for e in loads(*(s.value for s in p.stages))]
+        apart = sum(column in at.axes and at.coefficient(column) != 1 for at in places)
+        self.cycles += _SCATTER * apart * points
 
     def _ready_a(self, tiling: Tiling) -> Rows:
         """Copy the row operand if that pays; return how it is read."""
