@@ -9,7 +9,7 @@ import pytest
 
 import tapeout
 from tapeout.cli.main import main
-from tapeout.ir.dtype import bf16, f32
+from tapeout.ir.dtype import bf16, f16, f32
 from tapeout.ir.op import REGISTRY, Composite, Contraction
 from tapeout.ir.precision import Precision
 from tapeout.ir.text import print_graph
@@ -155,6 +155,19 @@ def test_the_same_bits_for_any_number_of_threads(unchecked):
         assert np.array_equal(tensor, runs[1].final[name]), name
 
 
+@pytest.mark.parametrize("rows", [8, 1])
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+def test_products_of_narrow_models_are_summed_in_f32(rows, dtype):
+    """In eight bits a sum of ones would end at 256."""
+    with tapeout.Builder("narrow") as g:
+        a, b = g.input("a", (rows, 1024), dtype), g.input("b", (1024, 32), dtype)
+        g.output("y", a @ b)
+    ones = [np.ones(shape, dtype.numpy) for shape in ((rows, 1024), (1024, 32))]
+    y = tapeout.compile(g.graph())(a=ones[0], b=ones[1])["y"]
+    assert y.dtype == dtype.numpy
+    assert np.all(y.astype(np.float32) == 1024)
+
+
 def test_every_operation_has_a_kind():
     for cls in REGISTRY.values():
         if not issubclass(cls, Composite):
@@ -168,14 +181,26 @@ def test_globs_of_the_command_line():
     assert Precision.of(None).is_full
 
 
-@pytest.mark.parametrize("command", ["check", "train"])
+def test_any_graph_can_be_compiled_so():
+    graph, batch = networks.load("mlp"), networks.batch_of("mlp", 0)
+    given = {v.name: batch[v.name] for v in graph.inputs}
+    plain, narrow = (tapeout.compile(graph, precision=p)(given)["logits"] for p in (None, "bf16"))
+    assert narrow.dtype == np.float32
+    assert 1e-4 < np.max(np.abs(narrow - plain)) / np.max(np.abs(plain)) < 1e-2
+
+
+_MORE = {"train": ["--epochs", "1", "-o", "out.onnx"], "eval": [], "predict": ["-o", "out.npz"]}
+
+
+@pytest.mark.parametrize("command", ["check", "train", "eval", "predict"])
 def test_the_command_line(command, tmp_path):
     model = str(networks.MODELS / "mlp.onnx")
     words = [command, model, "--precision", "bf16"]
-    if command == "train":
+    if command != "check":
         batch = networks.batch_of("mlp", 0)
         for name, array in batch.items():
             np.save(tmp_path / f"{name}.npy", array)
         data = ",".join(f"{name}={tmp_path / name}.npy" for name in batch)
-        words += ["--data", data, "--epochs", "1", "-o", str(tmp_path / "out.onnx")]
+        words += ["--data", data, *_MORE[command]]
+    words = [str(tmp_path / w) if w.startswith("out.") else w for w in words]
     assert main(words) == 0

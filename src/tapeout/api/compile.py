@@ -10,8 +10,10 @@ import numpy as np
 from tapeout.api.batches import array_of, fit_array
 from tapeout.api.binding import bind_dims
 from tapeout.api.session import CheckFailed, Entry, Session
+from tapeout.driver.step import mixed
 from tapeout.driver.step import training_step as _training_step
 from tapeout.ir.precision import Choice, Precision
+from tapeout.passes.mixed import layers_of
 from tapeout.support.errors import DataError, nearest
 from tapeout.training.losses import as_loss
 
@@ -86,7 +88,12 @@ class Executable:
 
 
 def compile(
-    graph: Graph, target: str = "native", threads: int | None = None, *, checked: bool | None = None
+    graph: Graph,
+    target: str = "native",
+    threads: int | None = None,
+    *,
+    precision: Choice | None = None,
+    checked: bool | None = None,
 ) -> Executable:
     """Compile a graph; unbound dimensions are bound at the call, one specialisation each.
 
@@ -94,8 +101,13 @@ def compile(
         graph: Any graph.
         target: `native` (this machine) or the name of a target class.
         threads: Threads to run with; results do not depend on it.
+        precision: `bf16`, or one of `f32` and `bf16` by glob of layers, as `Trainer` takes it; None: the types of the graph.
         checked: Test the bounds of every memory access; None: as TAPEOUT_CHECKED says.
     """
+    chosen = Precision.of(precision, "precision")
+    if not chosen.is_full:
+        chosen.check(layers_of(graph), graph.name)
+        graph = graph.then(lambda g: mixed(g, chosen))
     session = Session(graph.variables, target=target, threads=threads, checked=checked)
     executable = Executable(graph, session)
     if not graph.dims:

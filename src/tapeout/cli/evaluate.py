@@ -16,6 +16,7 @@ from tapeout.cli import options as o
     o.loss,
     o.labels,
     o.batch_size,
+    o.precision,
     o.threads,
     o.target,
     o.as_json,
@@ -28,6 +29,7 @@ def command(
     loss_text: str,
     labels: str | None,
     batch_size: int,
+    precisions: tuple[str, ...],
     threads: int | None,
     target: str,
     as_json: bool,
@@ -41,12 +43,19 @@ def command(
     from tapeout.api.trainer import Trainer
     from tapeout.cli import reading
     from tapeout.cli.say import Speaker, number, percent
-    from tapeout.cli.spec import parse_loss
+    from tapeout.cli.spec import parse_loss, parse_precisions
 
     speaker = Speaker(json=as_json)
     graph = reading.load_model(model, modes=("eval",))
     loss = parse_loss(loss_text, graph, labels)
-    trainer = Trainer(graph, loss=loss, optimizer=None, threads=threads, target=target)
+    trainer = Trainer(
+        graph,
+        loss=loss,
+        optimizer=None,
+        threads=threads,
+        target=target,
+        precision=parse_precisions(precisions),
+    )
     dataset = reading.load_dataset(data_text, inputs, transforms)
     found = reading.mapped(dataset, graph, reading.label_of(loss), data_text)
     speaker.line("data", f"{found.samples:,} samples")

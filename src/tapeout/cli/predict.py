@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Outputs by name as .npz, or a single one as .npy.",
 )
-@o.together(o.rename, o.transform, o.batch_size, o.threads, o.target)
+@o.together(o.rename, o.transform, o.batch_size, o.precision, o.threads, o.target)
 def command(
     model: str,
     data_text: str,
@@ -33,6 +33,7 @@ def command(
     inputs: tuple[str, ...],
     transforms: tuple[str, ...],
     batch_size: int,
+    precisions: tuple[str, ...],
     threads: int | None,
     target: str,
 ) -> None:
@@ -46,6 +47,7 @@ def command(
     from tapeout.cli import reading
     from tapeout.cli.outputs import check_not_input, check_writable
     from tapeout.cli.say import Speaker
+    from tapeout.cli.spec import parse_precisions
 
     speaker = Speaker()
     path = check_writable(output, suffixes=(".npz", ".npy"))
@@ -61,7 +63,8 @@ def command(
     dataset = reading.load_dataset(data_text, inputs, transforms)
     found = reading.mapped(dataset, graph, None, data_text)
     speaker.line("data", "\n".join((*found.notes, *found.mapping.lines)))
-    program = tapeout.compile(graph, target=target, threads=threads)
+    precision = parse_precisions(precisions)
+    program = tapeout.compile(graph, target=target, threads=threads, precision=precision)
     outputs = _run(program, found.arrays, batch_size)
     _write(path, outputs)
     for name, array in outputs.items():
