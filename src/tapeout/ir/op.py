@@ -248,8 +248,8 @@ class Reduction(Op):
 class Contraction(Reduction):
     """A sum of products of one element of each of two operands: matrix products and convolutions.
 
-    `at` must be `s.mul(reads[0](...), reads[1](...))`. The tile templates are chosen by the maps that it reads with. The
-    accumulator has the type `accumulate` (empty: that of the result).
+    `at` must be `s.mul(reads[0](...), reads[1](...))`. The tile templates are chosen by the maps that it reads with. Sums of
+    f16 and bf16 are f32, rounded once; all others have the type of the result.
     """
 
 

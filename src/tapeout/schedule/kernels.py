@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis, Guard, index_of
-from tapeout.ir.dtype import BY_NAME, DType, bool_
+from tapeout.ir.dtype import DType, bf16, bool_, f16, f32
 from tapeout.ir.op import Contraction, Reduction, Running, Scatter
 from tapeout.ir.type import TensorType
 from tapeout.kernel import compute
@@ -131,7 +131,7 @@ def _loops(kernels: Kernels, group: Group) -> Work:
     for node, frame in group.members.items():
         (result,) = node.results
         if isinstance(node.op, Reduction):
-            value = body.elements.reduced(node, frame, at := _reduced(node, group))
+            value = _summand(body, node, frame, at := _reduced(node, group))
             if any(i.terms for i in at):
                 name, dtype = f"t{len(stages)}", accumulator(node)
                 stages.append(Reduce(name, _combine(node), group.inner, value, dtype))
@@ -147,6 +147,15 @@ def _loops(kernels: Kernels, group: Group) -> Work:
     return _work(kernel, body, group)
 
 
+def _summand(body: _Body, node: Node, frame: Frame, at: Frame) -> Expr:
+    """Return what a reduction combines; the product of a contraction in the type of its sum."""
+    if not isinstance(node.op, Contraction):
+        return body.elements.reduced(node, frame, at)
+    dtype = accumulator(node)
+    a, b = body.elements.factors(node, frame, at)
+    return body.s.mul(body.s.cast(a, dtype), body.s.cast(b, dtype))
+
+
 def _reduced(node: Node, group: Group) -> Frame:
     """Return the index of a reduction's own reduced axes in the group's inner axes."""
     assert isinstance(node.op, Reduction)
@@ -159,11 +168,9 @@ def _combine(node: Node) -> str:
 
 
 def accumulator(node: Node) -> DType:
-    """Return the element type in which a reduction or contraction accumulates."""
-    named = getattr(node.op, "accumulate", "") if isinstance(node.op, Contraction) else ""
-    if isinstance(named, DType):
-        return named
-    return BY_NAME[named] if named else node.results[0].type.dtype
+    """Return the element type in which a reduction or contraction accumulates: sums of products of narrow floats are f32."""
+    dtype = node.results[0].type.dtype
+    return f32 if isinstance(node.op, Contraction) and dtype in (bf16, f16) else dtype
 
 
 def in_passes(stages: list[Reduce | Store]) -> tuple[Reduce | Store, ...]:
