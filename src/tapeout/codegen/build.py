@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from tapeout.codegen import pool
 from tapeout.codegen.assemble import assemble_cached, version
 from tapeout.codegen.cache import store_of
-from tapeout.codegen.cpu import compile_objects, emit_kernel
+from tapeout.codegen.cpu import emit_kernel
+from tapeout.codegen.crew import Crew
 from tapeout.codegen.driver import emit_driver, entry_symbol
 from tapeout.kernel.math import legalize
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["build", "version"]
 
 
+def crew_of(target: Target, *, checked: bool = False, cached: bool = True) -> Crew:
+    """Return what compiles kernels; arguments as for `build`."""
+    return Crew(target, checked=checked, cache=store_of("kernels") if cached else None)
+
+
 def build(
     program: Program,
     target: Target,
@@ -28,6 +34,7 @@ def build(
     cached: bool = True,
     clocks: bool = False,
     dump: Callable[[str, str, str], None] | None = None,
+    crew: Crew | None = None,
 ) -> tuple[dict[str, bytes], str]:
     """Return the object code of a program by symbol, and the symbol of its entry point.
 
@@ -39,6 +46,7 @@ def build(
         checked: Test the bounds of every load and store.
         cached: Keep and use objects on disk.
         clocks: Let the driver time its launches.
+        crew: Compiles the kernels, and may have begun already.
         dump: Called with (stage, suffix, text) for the LLVM IR of the kernels and of the driver.
 
     Raises:
@@ -51,7 +59,9 @@ def build(
         for symbol, kernel in program.kernels.items():
             dump(f"kernel-{symbol}", "ll", emit_kernel(legalize(kernel, target), target, checked))
         dump("driver", "ll", driver)
-    objects = compile_objects(program.kernels, target, checked=checked, cache=store)
+    if crew is None:
+        crew = crew_of(target, checked=checked, cached=cached)
+    objects = crew.objects(program.kernels)
     objects[entry] = assemble_cached(driver, target, store)
     objects[pool.SYMBOL] = assemble_cached(pool.emit_pool(target), target, store)
     return objects, entry

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapeout.codegen.assemble import assemble, content_key
+from tapeout.codegen.crew import Crew
 from tapeout.codegen.emit import KernelEmitter
-from tapeout.codegen.machine import resolve
-from tapeout.kernel.math import legalize
-from tapeout.kernel.text import print_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,19 +46,4 @@ def compile_objects(
     Raises:
         CompileError: A kernel holds what a CPU thread cannot do.
     """
-    return {s: _compile(k, target, checked, cache) for s, k in kernels.items()}
-
-
-def _compile(
-    kernel: loops.Kernel, target: Target, checked: bool, cache: KernelCache | None
-) -> bytes:
-    if cache is None:
-        return assemble(emit_kernel(legalize(kernel, target), target, checked), target)
-    # By the kernel's own text, so that a hit needs no formulas and no LLVM IR.
-    facts = f"checked {checked} {target!r}\n"
-    key = content_key("kernel", resolve(target), facts + print_kernel(kernel))
-    found = cache.get(key)
-    if found is None:
-        found = _compile(kernel, target, checked, None)
-        cache.put(key, found)
-    return found
+    return Crew(target, checked=checked, cache=cache).objects(kernels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from tapeout.passes.simplify import Simplify
 if TYPE_CHECKING:
     from tapeout.driver.options import Options
     from tapeout.ir.graph import Graph
+    from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Layout, Program
     from tapeout.passes.base import Pass
 
@@ -79,14 +81,22 @@ def optimize(graph: Graph, options: Options) -> Iterator[Stage]:
         yield Stage(step.name, graph, changed=graph is not before)
 
 
-def lower(graph: Graph, layout: Layout, options: Options) -> Program:
-    """Return the program of an optimised graph, its kernels lowered as tuning found best where it did."""
+def lower(
+    graph: Graph,
+    layout: Layout,
+    options: Options,
+    ready: Callable[[Kernel], None] | None = None,
+) -> Program:
+    """Return the program of an optimised graph, its kernels lowered as tuning found best where it did.
+
+    `ready` is called with each kernel as soon as it is known.
+    """
     from tapeout.driver import tuned
     from tapeout.schedule.build import schedule
 
     choices = tuned.choices(options.target) if options.cache else {}
     target = replace(options.target, winograd=False) if options.direct else options.target
-    return schedule(graph, layout, target, choices=choices or None)
+    return schedule(graph, layout, target, choices=choices or None, ready=ready)
 
 
 def compile_graph(
@@ -103,7 +113,7 @@ def compile_graph(
     Raises:
         CompileError: A stage cannot handle the graph; names the stage and the node.
     """
-    from tapeout.codegen.build import build
+    from tapeout.codegen.build import build, crew_of
     from tapeout.driver import cache, tuned
 
     choices = tuned.digest(options.target) if options.cache else ""
@@ -118,16 +128,19 @@ def compile_graph(
         dumper.graph(stage.name, stage.graph, stage.changed)
         assert stage.graph is not None
         graph = stage.graph
-    program = lower(graph, layout, options)
-    dumper.program(program)
-    objects, entry = build(
-        program,
-        options.target,
-        checked=options.checked,
-        cached=options.cache,
-        clocks=clocks,
-        dump=dumper.text if dumper.active else None,
-    )
+    # Kernels are compiled in other processes while later ones are lowered here.
+    with closing(crew_of(options.target, checked=options.checked, cached=options.cache)) as crew:
+        program = lower(graph, layout, options, crew.submit)
+        dumper.program(program)
+        objects, entry = build(
+            program,
+            options.target,
+            checked=options.checked,
+            cached=options.cache,
+            clocks=clocks,
+            dump=dumper.text if dumper.active else None,
+            crew=crew,
+        )
     compiled = Compiled(program, objects, entry)
     if kept:
         cache.store(key, compiled)

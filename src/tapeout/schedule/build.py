@@ -86,6 +86,7 @@ def schedule(
     *,
     check_nans: bool = False,
     choices: Mapping[str, str] | None = None,
+    ready: Callable[[Kernel], None] | None = None,
 ) -> Program:
     """Return the program of a graph of primitives.
 
@@ -94,19 +95,25 @@ def schedule(
         layout: Where the variables live (`plan_variables`); holds every variable of the graph.
         target: The class of machines.
         check_nans: Whether each kernel's results are searched for NaN, in launches of their own; the step stops at the first.
+        ready: Called with each kernel as soon as it is known; some may be of no use in the end.
         choices: How to lower kernels, by `form_key`, where it is not to be the default; no choice changes a bit of the results.
 
     Raises:
         CompileError: An operation cannot be scheduled.
         VerifyError: The finished program breaks a rule of its representation (a fault of this package).
     """
-    plan = plan_for(graph, layout, target)
+    plan = plan_for(graph, layout, target, None if choices else ready)
     return assemble(plan, graph, layout, target, check_nans=check_nans, choices=choices)
 
 
-def plan_for(graph: Graph, layout: Layout, target: Target) -> Plan:
+def plan_for(
+    graph: Graph,
+    layout: Layout,
+    target: Target,
+    ready: Callable[[Kernel], None] | None = None,
+) -> Plan:
     """Return the kernels of a graph for a class of machines; arguments as for `schedule`."""
-    items = _Items(target)
+    items = _Items(target, ready=ready)
     return replace(plan_works(graph, layout, items.scratch), lowered=items.lowered)
 
 
@@ -209,8 +216,13 @@ def fixed_homes_of(loop: Nest) -> dict[str, None]:
 class _Items:
     """The items of a program while it is built."""
 
-    def __init__(self, target: Target, choices: Mapping[str, str] | None = None) -> None:
-        self.target, self.choices = target, choices
+    def __init__(
+        self,
+        target: Target,
+        choices: Mapping[str, str] | None = None,
+        ready: Callable[[Kernel], None] | None = None,
+    ) -> None:
+        self.target, self.choices, self.ready = target, choices, ready
         self.keys: dict[Form, str] = {}
         self.homes: dict[str, Home] = {}
         self.items: list[Item] = []
@@ -302,7 +314,10 @@ class _Items:
             if self.choices is not None:
                 self.keys[key] = form_key(key)
                 choice = self.choices.get(self.keys[key])
-            self.lowered[key] = lower(kernel, self.target, choice)
+            made = self.lowered[key] = lower(kernel, self.target, choice)
+            if self.ready is not None:
+                for call in made.launches:
+                    self.ready(call.kernel)
         return self.lowered[key]
 
     def fits(self, chain: Chain) -> bool:

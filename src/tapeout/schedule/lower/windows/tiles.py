@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MOST_TILE = 16
 MOST_RUNS = 10
 """Forms of tiles that are written out; the border of wider windows is left to plain reductions."""
+_AHEAD = 4
+"""Registers for loads that the back end takes ahead: with fewer, sums that live around a loop are spilled."""
 _START = 3.0
 _FORM = 0.02
 _SHARE = 0.75
@@ -76,7 +78,7 @@ def choose_tiles(
         summed: Whether sums lie in memory.
     """
     tile, taps = pair
-    spare = 1 if target.fma else 2
+    spare = (1 if summed else _AHEAD) + (not target.fma)
     found: list[tuple[float, int, int, tuple[Run, ...]]] = []
     for size in range(1, min(MOST_TILE, tile.extent) + 1):
         room = target.registers - spare - size
