@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 import tapeout
+from tapeout.api.stages import optimized
 from tapeout.cli.main import main
+from tapeout.codegen.build import build
 from tapeout.ir.dtype import bf16, f16, f32
 from tapeout.ir.op import REGISTRY, Composite, Contraction
 from tapeout.ir.precision import Precision
 from tapeout.ir.text import print_graph
+from tapeout.kernel.loops import DOT2
+from tapeout.kernel.target import AVX512_BF16, GENERIC
+from tapeout.kernel.text import print_kernel
 from tapeout.ops import elementwise as ew
 from tapeout.oracle import graph as oracle
 from tapeout.passes import mixed
+from tapeout.runtime.executable import Executable
+from tapeout.schedule.build import schedule
+from tapeout.schedule.layout import plan_variables
 from tests.e2e import networks
 from tests.tolerances import TABLE
 
@@ -59,6 +67,29 @@ def test_the_native_step_computes_its_graph(model):
         expected = want[f"grad/{name}"]
         allowed = 2 * TABLE[("bf16", "contraction")].floor * np.max(np.abs(expected))
         np.testing.assert_allclose(got, expected, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize("model", ["lenet", "gpt"])
+def test_a_step_in_pairs_computes_the_same(model, unchecked):
+    """Scheduled for a machine that multiplies pairs, with code for one that does not."""
+    trainer = trainer_of(model, "bf16")
+    batch = networks.batch_of(model, 0)
+    graph = trainer.graph_for("gradients", batch)
+    layout = plan_variables(graph.variables)
+    program = schedule(optimized(graph, "avx512-bf16"), layout, AVX512_BF16)
+    assert sum(DOT2 in print_kernel(k) for k in program.kernels.values()) >= 6
+    objects, entry = build(program, GENERIC, checked=False)
+    run = Executable(program, objects, entry=entry, threads=2)
+    for v in graph.variables:
+        run.set_variable(v.name, trainer.session.read(v.name))
+    given = {n: np.asarray(batch[n], t.dtype.numpy) for n, t in program.input_types.items()}
+    assert run.run(given) == 0
+    got = run.outputs()
+    loss, want = trainer.gradients(batch)
+    assert float(got["loss"]) == pytest.approx(loss, rel=1e-3)
+    for name, expected in want.items():
+        allowed = 2 * TABLE[("bf16", "contraction")].floor * np.max(np.abs(expected))
+        np.testing.assert_allclose(got[f"grad/{name}"], expected, rtol=0, atol=allowed)
 
 
 def rounded(value):

@@ -105,7 +105,7 @@ class _Rounding:
         for node in graph.nodes:
             for v in dict.fromkeys(node.operands):
                 self.readers.setdefault(v, []).append(node)
-        self.full = self._full_layers()
+        self.products = self._products()
         self.activations = self._activations()
         self.linear = self._linear()
         self.held = self._held()
@@ -122,26 +122,18 @@ class _Rounding:
 
     # -- which layers, which values -----------------------------------------------------------------
 
-    def _full_layers(self) -> set[str]:
-        """Return the names of layers in f32, by which their gradients are known as well."""
-        names = [
-            (n.loc.name, self.precision.at(*_names(n)))
-            for n in self.graph.nodes
-            if isinstance(n.op, Contraction)
-        ]
-        return {name for name, precision in names if precision == "f32"}
-
-    def _is_product(self, node: Node) -> bool:
-        """Whether a node is a product of f32 that reads bf16."""
-        if kind_of(node.op) != PRODUCT or node.results[0].type.dtype != f32:
-            return False
-        return node.loc.name not in self.full and self.precision.at(*_names(node)) != "f32"
+    def _products(self) -> set[Node]:
+        """Return the products of f32 that read bf16; the gradients of a layer in f32 are known by its name."""
+        found = [n for n in self.graph.nodes if kind_of(n.op) == PRODUCT]
+        names = [(n.loc.name, self.precision.at(*_names(n))) for n in found]
+        full = {name for name, precision in names if precision == "f32"}
+        return {n for n in found if n.loc.name not in full and n.results[0].type.dtype == f32}
 
     def _activations(self) -> set[Value]:
         found = {v for v in self.graph.inputs if v.type.dtype == f32}
         for node in self.graph.nodes:
             kind = kind_of(node.op)
-            is_one = kind == ACTIVATION or (kind == PRODUCT and self._is_product(node))
+            is_one = kind == ACTIVATION or (node in self.products)
             if is_one or (kind == FOLLOWS and any(v in found for v in node.operands)):
                 found.update(r for r in node.results if r.type.dtype == f32)
         return {
@@ -162,7 +154,7 @@ class _Rounding:
         found: dict[Value, None] = {}
         summed: dict[Value, None] = {}
         for node in self.graph.nodes:
-            if self._is_product(node):
+            if node in self.products:
                 found.update(dict.fromkeys(map(_root, node.operands)))
                 summed.update(dict.fromkeys(node.results))
             elif kind_of(node.op) == FOLLOWS:
@@ -199,13 +191,13 @@ class _Rounding:
             for r in self.readers.get(pending.pop(), ()):
                 touching.append(r)
                 pending += r.results if isinstance(r.op, MOVES) else ()
-        return any(isinstance(n.op, Contraction) and not self._is_product(n) for n in touching)
+        return any(isinstance(n.op, Contraction) and n not in self.products for n in touching)
 
     # -- the new graph ------------------------------------------------------------------------------
 
     def _node(self, b: Builder, node: Node) -> bool:
         """Append a node; return whether anything changed."""
-        if self._is_product(node):
+        if node in self.products:
             operands = tuple(self._operand(b, v) for v in node.operands)
         else:
             operands = tuple(self.new.get(v, v) for v in node.operands)
