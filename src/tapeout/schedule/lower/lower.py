@@ -23,6 +23,7 @@ from tapeout.schedule.lower.cost import bytes_of, flops_of, scatter_cost
 from tapeout.schedule.lower.empty import is_empty, without_empty
 from tapeout.schedule.lower.loop import lower_loop
 from tapeout.schedule.lower.partials import cut
+from tapeout.schedule.lower.pieces import pieces
 from tapeout.schedule.lower.result import Lowered, LoweredLaunch, Scratch
 from tapeout.schedule.lower.scatter import lower_scatter
 from tapeout.schedule.lower.windows.emit import WindowLowering
@@ -140,6 +141,9 @@ def _loop(kernel: LoopKernel, target: Target) -> Lowered:
     some = without_empty(kernel)
     if some is None:
         return Lowered(())
+    apart = pieces(some)
+    if len(apart) > 1:
+        return Lowered(tuple(n for piece in apart for n in _loop(piece, target).launches))
     parts = cut(some)
     launches = []
     for k in parts.kernels:
