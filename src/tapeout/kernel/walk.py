@@ -59,6 +59,12 @@ def postorder(root: loops.Expr, done: set[int], known: Container[int] = ()) -> I
 
     Objects whose id is in `done` (which grows) or in `known` are left out, with all below them.
     """
+    if isinstance(root, loops.Var | loops.Const):
+        # Most roots are names or numbers, and most time of printing goes by here.
+        if id(root) not in done and id(root) not in known:
+            done.add(id(root))
+            yield root
+        return
     stack: list[tuple[loops.Expr, bool]] = [(root, False)]
     while stack:
         expr, ready = stack.pop()
