@@ -60,10 +60,20 @@ def test_special_numbers(largest: bool) -> None:
     x = np.array([1.0, NAN, -0.0, INF, 0.0, -INF, -NAN, 1e-310, -1e-310, 0.0])
     for dtype in (np.float64, np.float32):
         line = x.astype(dtype)
-        for k in (1, 5, 10):
+        for k in (1, 2, 3, 5, 10):
             found = graph_oracle.run(graph_of(line, k, 0, largest=largest), {"x": line}).outputs
             want = sorted_places(line, k, 0, largest=largest)
             np.testing.assert_array_equal(found["i"], want)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_few_of_many_are_taken_one_by_one(largest: bool) -> None:
+    """Also where nothing but NaN or an infinity is left."""
+    for fill in (NAN, INF, -INF):
+        line = np.full(12, fill, np.float32)
+        line[[4, 7]] = 1.0, -1.0
+        found = graph_oracle.run(graph_of(line, 3, 0, largest=largest), {"x": line}).outputs
+        np.testing.assert_array_equal(found["i"], sorted_places(line, 3, 0, largest=largest))
 
 
 @pytest.mark.parametrize("k", [1, 3, 20, 33])

@@ -41,7 +41,9 @@ def top_k(x: Sym, k: int, axis: int, *, largest: bool = True) -> tuple[Sym, Sym]
     there = [*(d for d in range(x.rank) if d != axis), axis]
     back = [there.index(d) for d in range(x.rank)]
     keys = _keys(x).transpose(there)
-    found = _first(keys if largest else ~keys, k).transpose(back)
+    keys = keys if largest else ~keys
+    few = x.dtype.is_float and 0 < k * k <= n
+    found = (_one_by_one(keys, k) if few else _first(keys, k)).transpose(back)
     return x.take_along(found, axis), found.cast(i64)
 
 
@@ -55,7 +57,8 @@ def _keys(x: Sym) -> Sym:
     most = int(np.iinfo(whole.numpy).max)
     bits = (x + 0.0).bitcast(whole)
     # Of negative floats the greater bits are the lesser number.
-    return x.is_nan().where(most, (bits < 0).where(bits ^ most, bits))
+    # NaN stands above infinity and below the greatest integer, so that neither end of the integers is a key.
+    return x.is_nan().where(most - 1, (bits < 0).where(bits ^ most, bits))
 
 
 def _first(keys: Sym, k: int) -> Sym:
@@ -74,6 +77,19 @@ def _first(keys: Sym, k: int) -> Sym:
         found.append(_first(part, min(k, int(part.shape[-1]))) + start)
     places = found[0].concat(found[1:], last)
     return places.take_along(_first(keys.take_along(places, last), k), last)
+
+
+def _one_by_one(keys: Sym, k: int) -> Sym:
+    """Take the greatest key `k` times, each time without those before; no key is the least integer."""
+    last = keys.rank - 1
+    least = int(np.iinfo(keys.dtype.numpy).min)
+    number = iota(keys.builder, keys.shape, last, i32)
+    found: list[Sym] = []
+    for _ in range(k):
+        place = keys.argmax([last], keepdims=True).cast(i32)
+        found.append(place)
+        keys = (number == place).where(least, keys)
+    return found[0].concat(found[1:], last) if k > 1 else found[0]
 
 
 def _compared(keys: Sym, k: int) -> Sym:

@@ -1,4 +1,8 @@
-"""Scatter kernels as loops: the points in order, the independent axes across lanes and tasks."""
+"""Scatter kernels as loops: the points in order, the independent axes across lanes and tasks.
+
+Where no axis lies across lanes and places are known, several rows take each point in turn: a point that waits for the one before it
+(a running sum) leaves the processor free for the other rows.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,10 @@ from tapeout.schedule.lower.writer import Writer
 if TYPE_CHECKING:
     from tapeout.kernel import loops
     from tapeout.kernel.compute import Expr
+
+
+_TOGETHER = 8
+"""Rows that take each point in turn."""
 
 
 def lower_scatter(kernel: ScatterKernel) -> Finished:
@@ -55,6 +63,10 @@ class _Scatter:
 
     def lower(self) -> Finished:
         """Return the kernel in loops."""
+        # Places that data choose are kept in the cache row by row instead.
+        known = all(isinstance(i, Affine) for i in self.kernel.index)
+        if self.vector is None and self.axes and known:
+            return self._in_rows(self.axes[-1])
         free = [a for a in self.axes if a != self.vector]
         blocks, tail = divmod(self.vector.extent, self.lanes) if self.vector else (1, 0)
         whole = Axis("whole", blocks + (tail > 0))
@@ -68,6 +80,35 @@ class _Scatter:
             bind |= stack.enter_context(open_loops(self.w, axes[grid.axis + 1 :]))
             self._vectors(bind, bind.pop(whole), blocks, tail)
         return finish(self.w, self.kernel.buffers, Numerics())
+
+    def _in_rows(self, rows: Axis) -> Finished:
+        """Return the kernel with several rows together, none of its axes across lanes."""
+        count = min(_TOGETHER, rows.extent)
+        blocks, tail = divmod(rows.extent, count)
+        block = Axis("block", blocks + (tail > 0))
+        axes = [*(a for a in self.axes if a != rows), block]
+        work = 4.0 * count * prod(a.extent for a in self.points)
+        grid = plan_grid([a.extent for a in axes], work)
+        with open_grid(self.w, axes, grid) as task, ExitStack() as stack:
+            bind = dict(task.bind)
+            cut = axes[grid.axis]
+            bind[cut] = stack.enter_context(open_chunk(self.w, cut, task))
+            bind |= stack.enter_context(open_loops(self.w, axes[grid.axis + 1 :]))
+            at = bind.pop(block)
+            if tail:
+                here = self.w.named(self.w.index(at))
+                with self.w.when(self.w.apply("lt", here, self.w.i64(blocks))):
+                    self._together(bind, rows, at * count, count)
+                with self.w.when(self.w.apply("eq", here, self.w.i64(blocks))):
+                    self._together(bind, rows, Affine((), blocks * count), tail)
+            else:
+                self._together(bind, rows, at * count, count)
+        return finish(self.w, self.kernel.buffers, Numerics())
+
+    def _together(self, bind: dict[Axis, Affine], rows: Axis, start: Affine, count: int) -> None:
+        with open_loops(self.w, self.points) as inner:
+            for row in range(count):
+                self._add(Place({**bind, rows: start + row, **inner}))
 
     def _vectors(self, bind: dict[Axis, Affine], at: Affine, blocks: int, tail: int) -> None:
         """Write the points for one vector, which is a whole one or the rest."""
