@@ -209,6 +209,16 @@ def test_two_readers_of_one_tensor_share_a_pass() -> None:
     assert work.reads == ("x",) and _stores(work) == 2
 
 
+def test_rows_and_columns_of_a_square_have_nothing_to_share() -> None:
+    """That both are of one length is no reason to go down columns and along rows in one kernel."""
+    n = Net()
+    x, y = n.input("x", 16, 16), n.input("y", 16)
+    n.output(rows=(x * x).sum([1]), columns=(x * y).sum([0]), whole=(x + y).tanh())
+    for work in n.run():
+        assert isinstance(work.kernel, LoopKernel)
+        assert len(_reduces(work)) <= 1
+
+
 def test_scatter_copies_then_adds() -> None:
     net = Net()
     x, u = net.input("x", 6, 3), net.input("u", 4, 3)

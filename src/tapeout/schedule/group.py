@@ -1,12 +1,13 @@
 """Decides which nodes share a kernel.
 
-Nodes are taken in order. Each joins a group that already computes something it reads, or that reads what it reads, if it fits into
-that group's axes, if no cycle between groups arises, and if the kernel does not grow too large; otherwise it founds a group. A
-node that reads two groups joins them into one where the same holds.
+Nodes are taken in order. Each joins a group that already computes something it reads, or that reads what it reads along the same
+axes, if it fits into that group's axes, if no cycle between groups arises, and if the kernel does not grow too large; otherwise it
+founds a group. A node that reads two groups joins them into one where the same holds.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
@@ -71,7 +72,9 @@ class Groups:
         self.leaves[node] = leaves
         for number in self._candidates(node, leaves):
             fit = self.fitter.fit(node, self.groups[number], leaves)
-            if fit is not None and self._may_join(number, leaves):
+            if fit is None or not self._passes_alike(number, node, fit, leaves):
+                continue
+            if self._may_join(number, leaves):
                 self._join(number, node, fit)
                 self._merge_makers(number, node)
                 return
@@ -94,6 +97,24 @@ class Groups:
             again = AGAIN in (node.loc.role, group.anchor.loc.role)
             if g not in makers and group.kind == "loop" and not again:
                 yield g
+
+    def _passes_alike(self, number: int, node: Node, fit: Fit, leaves: Sequence[LeafRead]) -> bool:
+        """Whether a node passes over what it shares with a group along the same axes: rows beside columns would share nothing."""
+        if any(self.maker.get(r.value) == number for r in leaves):
+            return True
+        g = self.groups[number]
+        shared = [r for r in leaves if r.value in self.loaded[number]]
+        own = _lines(
+            self.fitter, node, replace(g, outer=fit.outer, inner=fit.inner), fit.frame, shared
+        )
+        if not own:
+            return True
+        members = [
+            line
+            for m, frame in g.members.items()
+            for line in _lines(self.fitter, m, g, frame, self.leaves[m])
+        ]
+        return any(line in members for line in own)
 
     def _same_time(self, node: Node, g: Group) -> bool:
         """Whether a node may run with a group: what is computed anew must not be computed with what it was computed with first."""
@@ -259,3 +280,19 @@ class Groups:
     def crossing(self) -> dict[Value, None]:
         """The values that a group makes and another loads."""
         return {v: None for loaded in self.loaded.values() for v in loaded if v in self.maker}
+
+
+Line = tuple["Value", tuple[tuple[Axis, ...], ...]]
+"""A value, and for each of its dimensions the axes along which it is read."""
+
+
+def _lines(
+    fitter: Fitter, node: Node, g: Group, frame: Frame, leaves: Sequence[LeafRead]
+) -> list[Line]:
+    """Return how a node at a frame passes over what it reads, as far as it reads at known places."""
+    facts = fitter.facts[node]
+    at = (*frame, *g.inner_index(facts.reduced)) if isinstance(node.op, Reduction) else frame
+    own = (*facts.axes, *facts.reduced) if isinstance(node.op, Reduction) else facts.axes
+    bind = dict(zip(own, at, strict=True))
+    found = [(r.value, r.at(bind)) for r in leaves]
+    return [(v, tuple(tuple(i.axes) for i in index)) for v, index in found if index is not None]

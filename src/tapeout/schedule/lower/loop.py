@@ -163,6 +163,8 @@ class _LoopLowering:
                 found = self.reducer(stage, Steps(serial, own, lanes), here)
                 for t, value in zip(temps, found, strict=True):
                     t[stage.name] = value
+            elif own is None and len(here) > 1:
+                self._down_together(stage, here)
             else:
                 for place in here:
                     self._store(stage, own, place)
@@ -172,6 +174,12 @@ class _LoopLowering:
     def _points(self, stages: Sequence[Store], places: Sequence[Place]) -> None:
         for place in places:
             self.values.store_all(stages, place)
+
+    def _down_together(self, stage: Store, places: Sequence[Place]) -> None:
+        """Write a store over axes of its own for several vectors: neighbours in memory, a row of them at every step."""
+        with open_loops(self.w, stage.axes) as inner:
+            for place in places:
+                self.values.store_all([stage], replace(place, bind={**place.bind, **inner}))
 
     def _store(self, stage: Store, own: Axis | None, place: Place) -> None:
         serial = [a for a in stage.axes if a != own]
