@@ -20,12 +20,17 @@ from tapeout.ops.composite import attention_blocks as cut
 from tapeout.ops.composite.attention import attention
 from tapeout.ops.sym import Sym, random_bits
 from tapeout.oracle import graph as oracle
+from tapeout.passes.cse import Cse
+from tapeout.passes.dce import Dce
 from tapeout.passes.decompose import Decompose
+from tapeout.passes.fold import Fold
+from tapeout.passes.simplify import Simplify
 from tapeout.schedule import build
 from tapeout.schedule import chain as chains
 from tapeout.schedule.build import schedule
 from tapeout.schedule.layout import plan_variables
 from tapeout.schedule.lower.room import Wish, share_room
+from tapeout.support.loc import AGAIN
 from tests.schedule_programs import run_natively, run_program
 from tests.tolerances import close
 
@@ -148,6 +153,19 @@ def test_scores_stay_with_the_task() -> None:
     scores = 2 * 4 * 16 * 50 * 4
     named = {a for i in program.launches for a in i.args}
     assert max(program.buffers[n].bytes for n in named) < scores
+
+
+@pytest.mark.usefixtures("_short_blocks")
+def test_what_is_not_kept_is_made_again() -> None:
+    """Nothing merges what the gradient computes again with the forward pass, which would have to keep it."""
+    graph = graph_of(**LONG)
+    for step in (Fold(), Simplify(), Cse(), Simplify(), Dce()):
+        graph = step.run(graph)
+    again = [n for n in graph.nodes if n.loc.role == AGAIN]
+    assert sum(n.op.name == "dot_general" for n in again) == 4
+    program = program_of(graph)
+    makers = [i for i in program.launches if "(again)" in i.label]
+    assert makers and not any(i.loc.role == "forward" and "(again)" in i.label for i in makers)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -474,7 +474,7 @@ REFUSED = {
             const(True, bool_),
             (loops.Alloc("big", f32, 1, 200_000, "local"), store("big", 0, const(1, f32))),
         ),
-        "take 800000 bytes, 524288 fit",
+        "take 800000 bytes, 655360 fit",
     ),
     "a register by a variable": (
         loop(

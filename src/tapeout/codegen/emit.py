@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tapeout.kernel.target import Target
 
-STACK = 512 * 1024
+STACK = 640 * 1024
 """Bytes of local buffers that a kernel may keep on the stack of a thread."""
 
 ATTRIBUTES = 'nounwind "prefer-vector-width"="512" "min-legal-vector-width"="512"'

@@ -10,6 +10,7 @@ from tapeout.ir.region import in_regions
 from tapeout.ir.rewrite import rebuild
 from tapeout.ops import elementwise as ew
 from tapeout.passes.base import Pass
+from tapeout.support.loc import AGAIN
 
 if TYPE_CHECKING:
     from tapeout.ir.build import Builder
@@ -23,6 +24,7 @@ COMMUTATIVE = (ew.Add, ew.Mul, ew.And, ew.Or, ew.Xor, ew.Equal, ew.NotEqual)
 class Cse(Pass):
     """Merge equal operations on the same operands; the first keeps its place.
 
+    What is computed twice on purpose stays apart from what it was computed with first.
     Operations are compared by their text, so that -0.0 is not 0.0. Random bits differ by their stream, which is an attribute.
     """
 
@@ -43,7 +45,7 @@ class Cse(Pass):
                 places.sort()
             # Regions that differ in provenance only are equal.
             op = repr(node.op) if node.op.regions else spell_op(node.op)
-            key = (op, *places)
+            key = (op, node.loc.role == AGAIN, *places)
             first = known.get(key)
             if first is not None:
                 return first

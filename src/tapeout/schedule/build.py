@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tapeout.schedule.lower.chain import ChainKernel
     from tapeout.schedule.nest import AnyWork, View
 
-CHAIN_BYTES = 256 * 1024
-"""Most bytes that a task of a chain keeps to itself: half of a second-level cache."""
+CHAIN_BYTES = 512 * 1024
+"""Most bytes that a task of a chain keeps to itself: what second-level caches hold."""
 
 GRADIENT = "grad/"
 """An output of this name and a parameter's is the gradient of the parameter."""

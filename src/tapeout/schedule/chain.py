@@ -90,7 +90,7 @@ def chained(
     i = 0
     while i < len(works):
         found = None
-        for most in (MOST_LINKS, MOST_LINKS // 2):
+        for most in range(MOST_LINKS, 1, -1):
             draft = _started(works[i], i)
             if draft is None:
                 break

@@ -20,6 +20,7 @@ from tapeout.ops.composite.attention_blocks import (
 from tapeout.ops.exact import rounded, wide
 from tapeout.ops.sym import iota
 from tapeout.support.errors import OptionError, ShapeError
+from tapeout.support.loc import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -421,11 +422,13 @@ def _gradients(
             dshare = dshare + more
             delta = delta + (wide_share * more).sum(-1)
     else:
-        scores = heads.capped(heads.products())
+        logsum = heads.split(kept, ends=1)
+        # Computed twice on purpose: what the forward pass could keep for this is as large as the probabilities.
+        with dy.builder.at(dy.builder.loc.as_role(AGAIN)):
+            scores = heads.capped(heads.products())
+            wide_share = (heads.masked(scores) - logsum.expand_dims([-1])).exp()
         if op.softcap:
             slope = 1 - (scores * (1 / op.softcap)) * (scores * (1 / op.softcap))
-        logsum = heads.split(kept, ends=1)
-        wide_share = (heads.masked(scores) - logsum.expand_dims([-1])).exp()
         share = wide_share.cast(dy.dtype)
         if dkept is not None:
             delta = delta - heads.split(dkept, ends=1)
