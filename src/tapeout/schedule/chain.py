@@ -16,6 +16,7 @@ from tapeout.kernel.compute import ContractionKernel, Index, LoopKernel, Store
 from tapeout.schedule.lower.chain import ChainKernel, Link
 from tapeout.schedule.lower.exprs import loads as loads_of
 from tapeout.schedule.lower.exprs import postorder
+from tapeout.schedule.lower.normal import offset_of
 from tapeout.schedule.model import Work
 from tapeout.schedule.order import dependencies
 
@@ -235,12 +236,21 @@ def _started(work: AnyWork, number: int) -> _Draft | None:
     once = prod(a.extent for a in (*k.m, *k.n, *k.k))
     if points < LEAST_TASKS or once < LEAST_WORK or not _is_regular(work, axes):
         return None
+    if _side_by_side(k, axes):
+        return None
     places = _places(work, axes)
     if any(places[name] is None for name in work.writes):
         return None
     draft = _Draft([], [], [])
     draft.add(work, number, axes, places)
     return draft
+
+
+def _side_by_side(kernel: ContractionKernel, axes: Sequence[Axis]) -> bool:
+    """Whether points of some axes are neighbours in memory: lanes should run along these, and no task have but one of them."""
+    buffers = {b.name: b for b in kernel.buffers}
+    places = [offset_of(e, buffers) for e in loads_of(kernel.a, kernel.b)]
+    return any(at.coefficient(a) == 1 for at in places for a in axes)
 
 
 def _free_axes(work: Work) -> tuple[Axis, ...]:
