@@ -69,6 +69,16 @@ def test_windows_for_other_machines(kind, target, always):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_windows_assemble_for_avx512(kind, always):
+    from tapeout.codegen import cpu
+
+    lowered = lower(convolution(kind, (2, 64, 14, 14, 64, 3, 3), NHWC, 1), AVX512)
+    assert any(s.name in ("scratch.weights", "scratch.sums") for s in lowered.scratch)
+    kernels = {c.kernel.name: c.kernel for c in lowered.launches}
+    assert all(cpu.compile_objects(kernels, AVX512).values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_any_number_of_threads_gives_the_same_bits(kind, always):
     kernel = convolution(kind, SIZES["many tiles"], NHWC, 1)
     arrays = fill(kernel)
