@@ -12,6 +12,7 @@ import numpy as np
 
 from tapeout.api.batches import Batch, Data, DataSource, array_of, fit_array, not_finite, rows_of
 from tapeout.api.binding import bind_dims
+from tapeout.api.example import likely_labels
 from tapeout.api.history import History, StepResult
 from tapeout.api.session import CheckFailed, Entry, Session
 from tapeout.api.steps import Pace, Runner
@@ -391,19 +392,12 @@ class Trainer:
             batch: Binds the dimensions by its shapes; None: as last bound.
         """
         if batch is None:
-            return self._graph(kind, self._dims, self._likely_labels())
+            shapes = likely_labels(self.model.bind(self._dims), self.label_names)
+            return self._graph(kind, self._dims, shapes)
         shapes = {n: tuple(np.shape(array_of(a))) for n, a in batch.items()}
         dims = bind_dims(self.model, {n: s for n, s in shapes.items() if n in self.model.input})
         known = {n: s for n, s in shapes.items() if n in self.label_names}
         return self._graph(kind, dims, known)
-
-    def _likely_labels(self) -> dict[str, tuple[int, ...]]:
-        """Return shapes for labels that nobody has seen: one for each token where the model scores every token it reads."""
-        bound = self.model.bind(self._dims)
-        read = [v.type.shape for v in bound.inputs if v.type.rank > 1]
-        scored = [v.type.shape[:-1] for _, v in bound.outputs]
-        shape = next((s for s in scored if s in read), None)
-        return {} if shape is None else dict.fromkeys(self.label_names, shape)
 
     def step_graph(self) -> Graph:
         """Return the training step (or the gradients) as it enters the passes, dimensions as last bound."""

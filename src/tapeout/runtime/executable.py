@@ -357,7 +357,8 @@ def _find_entry(objects: Mapping[str, bytes]) -> str:
 def _clocks(address: int, launches: int) -> Array:
     """Return the record of a driver with clocks as an array over its memory."""
     words = (ctypes.c_int64 * (2 * (launches + 1))).from_address(address)
-    return np.frombuffer(words, np.int64).reshape(launches + 1, 2)
+    found: Array = np.ctypeslib.as_array(words)
+    return found.reshape(launches + 1, 2)
 
 
 def _inputs_that_are_outputs(program: Program) -> dict[str, None]:
