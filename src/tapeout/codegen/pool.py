@@ -13,8 +13,8 @@ else, finds nothing to do and holds nobody up.
 A claim is one word, the job's number above the next task, and changes by compare-and-exchange alone: a thread that is still at an older job cannot take
 a task of a newer one.
 
-A worker looks for a job `spins` times, some nanoseconds each, then seven times as often while it offers its core to others, and then
-sleeps on a futex; the caller waits for the last task likewise. One caller at a time.
+A worker looks for a job `spins` times, some nanoseconds each, then seven times as often, 1,400 times at most, while it offers its core
+to others, and then sleeps on a futex; the caller waits for the last task likewise. One caller at a time.
 
 Layout of a pool, in cache lines so that nobody spins on a line that another writes to:
 
@@ -43,6 +43,9 @@ _PAUSE = {
     "x86_64": "call void @llvm.x86.sse2.pause()",
     "aarch64": "call void @llvm.aarch64.hint(i32 1)",
 }
+_POLITE = 200
+"""A thread offers its core to others seven times as often as it has waited alone, but counts no more than this."""
+
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 
 _SLEEP_FUTEX = """\
@@ -98,7 +101,10 @@ idle:
   br i1 %patient, label %again, label %polite
 polite:
   %y = call i32 @sched_yield()
-  %limit = shl i64 %spins, 3
+  %brief = icmp slt i64 %spins, {polite}
+  %some = select i1 %brief, i64 %spins, i64 {polite}
+  %yields = mul i64 %some, 7
+  %limit = add i64 %spins, %yields
   %more = icmp slt i64 %m, %limit
   br i1 %more, label %again, label %doze
 again:
@@ -384,4 +390,4 @@ def emit_pool(target: Target) -> str:
     pause = _PAUSE.get(arch, "; nothing tells this processor that we wait")
     futex = _FUTEX.get(arch) if "linux" in triple else None
     sleep = _SLEEP_POLL if futex is None else _SLEEP_FUTEX.format(futex=futex)
-    return sleep + "\n" + _POOL.format(pause=pause, stack=_STACK)
+    return sleep + "\n" + _POOL.format(pause=pause, stack=_STACK, polite=_POLITE)

@@ -14,9 +14,10 @@ from tapeout.support.errors import BudgetError
 SYMBOL = "tapeout__pool"
 """Under which name the pool's object stands among those of a program."""
 
-# 10 microseconds of waiting alone, then some hundred of offering the core to others: longer than the
-# gaps between the launches of a step. More threads than cores stand in each other's way: less.
-_SPINS = 200
+# Some 50 microseconds of waiting alone: longer than the gaps between the launches of a step, so that nobody
+# loses a core within one by offering it to another process. Then some hundred of offering. More threads than
+# cores stand in each other's way: less.
+_SPINS = 2000
 _SPINS_CROWDED = 10
 
 _shared: weakref.WeakValueDictionary[tuple[int, int], Pool] = weakref.WeakValueDictionary()
