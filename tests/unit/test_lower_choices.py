@@ -21,7 +21,7 @@ KERNELS = {
     "cut along k": matmul(6, 17, 9000, "TN", bias=False),
     "batched": batched(3, 13, 20, 9),
     "convolution": convolution("fwd", CONVOLUTIONS["uneven"][0], NHWC, CONVOLUTIONS["uneven"][1]),
-    "weight gradient": convolution("dw", (3, 64, 9, 8, 50, 3, 3), NHWC, 1, 1),
+    "weight gradient": convolution("dw", (3, 64, 9, 8, 50, 2, 2), NHWC, 1, 1),
 }
 
 

@@ -52,15 +52,18 @@ def test_matrix_product(shape, mode):
 
 
 @pytest.mark.parametrize("mode", ["NN", "TN", "TT"])
-def test_long_sums_in_blocks(mode):
+def test_long_sums_in_blocks(mode, monkeypatch):
+    monkeypatch.setattr(blocks, "LONG_WHOLE", 400)
+    monkeypatch.setattr(blocks, "LONG_BLOCK", 256)
     lowered = check(matmul(40, 100, 900, mode), AVX2, "contraction", oracle=False, factor=4.0)
-    assert lowered.launches[-1].kernel.numerics.extra["k_block"] <= blocks.K_BLOCK
+    assert lowered.launches[-1].kernel.numerics.extra["k_block"] <= 256
 
 
 @pytest.mark.parametrize(("stride", "copied"), [(1024, True), (500, False)])
 def test_rows_that_alias_are_copied(stride, copied):
     lowered = check(matmul(60, 64, stride, "NN"), AVX2, "contraction", oracle=False, factor=4.0)
-    assert any(s.size >= 60 * stride for s in lowered.scratch) == copied
+    # The columns are in panels in both cases: their lines lie 256 bytes apart.
+    assert len(lowered.scratch) == 1 + copied
 
 
 @pytest.mark.parametrize("mode", ["NN", "NT", "TN"])

@@ -13,17 +13,24 @@ from tapeout.schedule.lower.grid import Grid, plan_grid
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
+    from tapeout.kernel.target import Target
     from tapeout.schedule.lower.contract.product import Product
 
 K_BLOCK = 256
 K_WHOLE = 400
-"""A sum of at most this many steps is one block."""
+"""A sum of at most this many steps is one block, where tiles share what they read of a block or leave a border out."""
+
+LONG_BLOCK = 4096
+LONG_WHOLE = 16384
+"""The same where operands just pass by: keeping sums between blocks costs more than the caches beyond the first."""
 
 LOCAL_BYTES = 40 * 1024
-_LEAST, _MOST = 64 * 1024, 4 * 1024 * 1024
-_TASKS = 96
+_LEAST, _GOOD, _MOST = 64 * 1024, 256 * 1024, 4 * 1024 * 1024
+_FEW_TASKS, _TASKS = 48, 96
 PANELS = 8
 _ROW_TILES = 8
+_NEAR = 0.8
+"""Rows that fill no more of the second-level cache stay there: a task takes all of them, so that they share its panels."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,15 @@ class KBlocks:
         return self.chunk * prod(a.extent for a in self.inner)
 
 
-def most_steps(steps: int) -> int:
-    """Return how many steps of k a block has at most, for a sum of so many."""
-    return steps if steps <= K_WHOLE else K_BLOCK
+def most_steps(steps: int, shared: bool) -> int:
+    """Return how many steps of k a block has at most.
+
+    Args:
+        steps: Of the sum.
+        shared: Whether a block is to stay in the first-level cache.
+    """
+    whole, block = (K_WHOLE, K_BLOCK) if shared else (LONG_WHOLE, LONG_BLOCK)
+    return steps if steps <= whole else block
 
 
 def k_blocks(k: Sequence[Axis], limited: Container[Axis], most: int) -> KBlocks:
@@ -87,6 +100,8 @@ class Blocks:
             columns because neighbouring windows of one panel share what they read.
         row_axes: The number of the first axis that belongs to rows.
         grid: The tasks.
+        by_tile: Whether all panels of a row tile come before the next tile: the first-level cache holds them, and results are written
+            line by line.
         windows: Row axes that each tile runs over by itself, inside its loop: what they read of one panel of rows overlaps.
     """
 
@@ -97,6 +112,7 @@ class Blocks:
     axes: tuple[Axis, ...]
     row_axes: int
     grid: Grid
+    by_tile: bool = False
     windows: tuple[Axis, ...] = ()
 
 
@@ -104,6 +120,7 @@ def plan_blocks(
     product: Product,
     tiling: Tiling,
     crossing: bool,
+    target: Target,
     *,
     windows: bool = False,
     most_panels: int = PANELS,
@@ -117,6 +134,7 @@ def plan_blocks(
         product: The contraction.
         tiling: Its tiles.
         crossing: Whether row tiles cross lines.
+        target: The machine.
         windows: Whether rows lie in panels of which the outer row axes read overlapping parts.
         most_panels: Most panels of one task.
         most_steps: Most steps of k in one block.
@@ -129,9 +147,14 @@ def plan_blocks(
     tiles = prod(a.extent for a in product.rows[:-1]) * tiling.rows.tiles
     total = work * tiles * tiling.all_panels * outer
     # A long sum is taken in blocks, which many tiles of one task then share.
-    least = min(max(total / 16, _LEAST), _MOST if k.whole else max(_MOST, total / _TASKS))
+    least = max(total / _FEW_TASKS, min(_GOOD, max(total / 16, _LEAST)))
+    least = min(least, _MOST if k.whole else max(_MOST, total / _TASKS))
     panels = 1 if len(product.cols) > 1 else min(most_panels, max(tiling.panels, 1))
-    while panels > 1 and work * panels * min(_ROW_TILES, tiles) > least:
+    panel_bytes = tiling.widest * product.steps * element
+    by_tile = k.whole and panels * panel_bytes <= target.l1 * 3 // 16
+    near = tiles * tiling.rows.size * product.steps * element <= _NEAR * target.l2
+    some = tiles if near and k.whole and not by_tile else min(_ROW_TILES, tiles)
+    while panels > 1 and work * panels * some > least:
         panels //= 2
     if not k.whole:
         room = LOCAL_BYTES // (unit * element) // (panels + 1)
@@ -139,7 +162,7 @@ def plan_blocks(
         share = max(tiling.rows.whole, 1) / tiling.rows.tiles
         least = min(least, work * panels * max(share * room - len(tiling.rows.rest), 1))
     inside = product.rows[:-1] if windows else ()
-    return _with_grid(product, tiling, k, panels, work * panels, least, crossing, inside)
+    return _with_grid(product, tiling, k, panels, work * panels, least, crossing, by_tile, inside)
 
 
 def _with_grid(
@@ -150,6 +173,7 @@ def _with_grid(
     work: float,
     least: float,
     crossing: bool,
+    by_tile: bool,
     windows: tuple[Axis, ...],
 ) -> Blocks:
     count = max(1, -(-tiling.panels // panels))
@@ -164,4 +188,4 @@ def _with_grid(
     else:
         work *= tiling.rows.tiles
     grid = plan_grid([a.extent for a in axes], work, least)
-    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), row_axes, grid, windows)
+    return Blocks(k, panels, panel_axis, tile_axis, tuple(axes), row_axes, grid, by_tile, windows)

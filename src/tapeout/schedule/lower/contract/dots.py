@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from tapeout.ir.affine import Affine, Axis
 from tapeout.kernel.compute import Load, Numerics
-from tapeout.schedule.lower.contract.prepare import TRANSPOSE, Step, as_load, halo, is_plain
+from tapeout.schedule.lower.contract.costs import copying, fetch
+from tapeout.schedule.lower.contract.prepare import Step, as_load, halo, is_plain
 from tapeout.schedule.lower.contract.product import ROLES, Product, merge
 from tapeout.schedule.lower.contract.task import bounds_of, may_limit
 from tapeout.schedule.lower.contract.tiles import LATENCY, LOADS, Rows, divide
+from tapeout.schedule.lower.cost import touched
 from tapeout.schedule.lower.finish import Finished, finish
 from tapeout.schedule.lower.grid import open_chunk, open_grid, open_loops, plan_grid
 from tapeout.schedule.lower.values import Place, Values
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 Bind = dict[Axis, Affine]
 
-_FAR = 32.0
-"""Bytes per cycle of lines that the first-level cache does not hold from one tile to the next."""
 _END = 14.0
 """Estimated cycles to add up one accumulator's lanes and store the result."""
 _LEAST_WORK = 64 * 1024
@@ -82,13 +82,15 @@ def plan_dots(product: Product, target: Target, prefix: str) -> Dots | None:
     lanes = target.lanes(product.accumulate.bytes)
     found = []
     for axis in product.k:
-        ready = _along(product, axis, prefix) if axis.extent >= lanes else None
+        ready = _along(product, axis, prefix, target) if axis.extent >= lanes else None
         if ready is not None:
             found.append(_best_tiles(*ready, target))
     return min(found, key=lambda d: d.cycles, default=None)
 
 
-def _along(product: Product, axis: Axis, prefix: str) -> tuple[Product, list[Step], float] | None:
+def _along(
+    product: Product, axis: Axis, prefix: str, target: Target
+) -> tuple[Product, list[Step], float] | None:
     """Return the contraction with both operands contiguous along an axis of k, the copies for that, and their cost."""
     steps: list[Step] = []
     p, cycles = product, 0.0
@@ -103,7 +105,7 @@ def _along(product: Product, axis: Axis, prefix: str) -> tuple[Product, list[Ste
         if step is None:
             return None
         steps.append(step)
-        cycles += TRANSPOSE * prod(step.buffer.shape)
+        cycles += copying(prod(step.buffer.shape), p.accumulate.bytes, target, across=True)
         a, b = (step.read, p.b) if side == "a" else (p.a, step.read)
         buffers = (*p.buffers, replace(step.buffer, access="r"))
         p = replace(p, buffers=buffers, a=a, b=b)
@@ -148,17 +150,41 @@ def _all_tiles(p: Product, steps: Sequence[Step], copies: float, target: Target)
     outer = prod(a.extent for a in (*p.batch, *p.rows[:-1], *p.cols[:-1]))
     vectors = p.steps // p.k[-1].extent * -(-p.k[-1].extent // lanes)
     spare = 1 if target.fma else 2
+    all_rows, line = _rows_bytes(p), p.steps * p.accumulate.bytes
     found: list[Dots] = []
     for r in range(1, min(_MOST, p.rows[-1].extent) + 1):
         for c in range(1, min(_MOST, p.cols[-1].extent) + 1):
             if r * c + c + spare > target.registers:
                 continue
             rows, cols = divide(p.rows[-1].extent, r), divide(p.cols[-1].extent, c)
-            far = (r + c) * p.steps * p.accumulate.bytes > target.l1
-            line = target.vector_bytes / _FAR if far else 0.0
-            cycles = copies + outer * _cycles(rows, cols, vectors, target.fma, line)
+            lines = (target.vector_bytes * x for x in _distances(all_rows, r, c, line, target))
+            cycles = copies + outer * _cycles(rows, cols, vectors, target.fma, *lines)
             found.append(Dots(p, rows, cols, lanes, cycles, tuple(steps)))
     return found
+
+
+def _rows_bytes(p: Product) -> int:
+    """Return the bytes of all rows of one batch."""
+    once = touched(as_load(p.a), p.by_name) // prod(a.extent for a in p.batch)
+    return min(prod(a.extent for a in p.rows) * p.steps, once) * p.accumulate.bytes
+
+
+def _distances(rows: int, r: int, c: int, line: int, target: Target) -> tuple[float, float]:
+    """Return the cycles per byte that rows and columns of a tile take to come from the cache that holds them.
+
+    All rows pass by for each tile of columns; these stay, if the first-level cache holds them.
+
+    Args:
+        rows: Bytes of all rows.
+        r: Rows of the tile.
+        c: Its columns.
+        line: Bytes of one row, or column.
+        target: The machine.
+    """
+    tile = (r + c) * line
+    if rows + c * line <= target.l1:
+        return 0.0, 0.0
+    return fetch(rows, target), fetch(tile, target) if tile > target.l1 else 0.0
 
 
 def _sizes(rows: Rows) -> list[tuple[int, int]]:
@@ -166,13 +192,14 @@ def _sizes(rows: Rows) -> list[tuple[int, int]]:
     return [(rows.whole, rows.size), *((1, r) for r in rows.rest)]
 
 
-def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool, line: float) -> float:
-    """Return the estimated cycles of all tiles; each load of a step takes at least `line`."""
+def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool, of_rows: float, of_cols: float) -> float:
+    """Return the estimated cycles of all tiles; a load takes at least as many as it takes to come near."""
     total = 0.0
     for many, r in _sizes(rows):
         for more, c in _sizes(cols):
             busy = r * c / (2 if fma else 1)
-            step = max(busy, (r + c) * max(1 / LOADS, line), LATENCY / 2) + 0.1 * (r + c)
+            near = r * of_rows + c * of_cols
+            step = max(busy, (r + c) / LOADS, near, LATENCY / 2) + 0.1 * (r + c)
             total += many * more * (step * steps + _END * r * c)
     return total
 

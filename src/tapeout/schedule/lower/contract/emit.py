@@ -124,13 +124,17 @@ class ContractionLowering:
 
     @property
     def _tile_by_tile(self) -> bool:
-        """Whether all panels of a row tile come before the next one: its rows are evaluated, or say which steps there are."""
-        return self.local or (self.p.exact and not self.blocks.k.whole)
+        """Whether all panels of a row tile come before the next one.
+
+        So it must be if its rows are evaluated, or say which steps there are.
+        """
+        return self.local or self.blocks.by_tile or (self.p.exact and not self.blocks.k.whole)
 
     def _tile_of_all_panels(self, tile: Tile) -> None:
         if self.blocks.k.whole:
             block = KBlock({}, Affine(), None)
-            self._evaluate_rows(tile, block)
+            if self.local:
+                self._evaluate_rows(tile, block)
             self.loops.panels(lambda p: self._at_once(tile, p, block))
             return
         here = replace(tile, number=Affine())
@@ -305,15 +309,49 @@ class ContractionLowering:
     # -- the epilogue -------------------------------------------------------------------------------
 
     def _epilogue(self, tile: Tile, panel: Panel, sums: list[str]) -> None:
+        named = list(zip(sums, panel.vectors, strict=True))
+        if rows_lie_together(self.p):
+            for name, v in named:
+                self._store_lines(tile, panel, name, v)
+            return
         with self.w.loop(tile.size, "unroll") as r:
-            for name, v in zip(sums, panel.vectors, strict=True):
-                temps = {"acc": self._get(name, r, v)}
-                bind = {**panel.bind, **tile.bind, self.row: tile.start + r}
-                column = panel.start + v.start
-                if v.lanes == 1:
-                    place = Place({**bind, self.column: column}, temps=temps)
-                else:
-                    lane = Axis("lane", v.used)
-                    bind[self.column] = column + lane
-                    place = Place(bind, v.lanes, lane, temps)
-                self.values.store_all(self.p.stages, place)
+            for name, v in named:
+                self.values.store_all(self.p.stages, self._place(tile, panel, name, v, r))
+
+    def _place(self, tile: Tile, panel: Panel, name: str, v: Vector, r: Affine) -> Place:
+        """Return where the results of one vector of a row stand."""
+        temps = {"acc": self._get(name, r, v)}
+        bind = {**panel.bind, **tile.bind, self.row: tile.start + r}
+        column = panel.start + v.start
+        if v.lanes == 1:
+            return Place({**bind, self.column: column}, temps=temps)
+        lane = Axis("lane", v.used)
+        return Place({**bind, self.column: column + lane}, v.lanes, lane, temps)
+
+    def _store_lines(self, tile: Tile, panel: Panel, name: str, v: Vector) -> None:
+        """Write one vector of columns of all rows, which lie together in memory: every line once, through a buffer."""
+        stages, of = self.p.stages, self.p.by_name
+        types = [of[s.buffer].dtype for s in stages]
+        staged = [self.w.alloc(t, 1, tile.size * v.lanes, "local") for t in types]
+        with self.w.loop(tile.size, "unroll") as r:
+            found = self.values.all([s.value for s in stages], self._place(tile, panel, name, v, r))
+            for buffer, dtype, x in zip(staged, types, found, strict=True):
+                value = self.w.splat(self.w.cast(x, dtype), v.lanes)
+                self.w.store(buffer, self.w.index(r * v.lanes), value)
+        with self.w.loop(v.used) as n, self.w.loop(tile.size, "unroll") as r:
+            bind = {**panel.bind, **tile.bind, self.row: tile.start + r}
+            bind[self.column] = panel.start + v.start + n
+            for buffer, dtype, s in zip(staged, types, stages, strict=True):
+                one = self.w.load(buffer, dtype, self.w.index(r * v.lanes + n))
+                at = of[s.buffer].offset(s.index).substitute(bind)
+                self.w.store(s.buffer, self.w.index(at), one)
+
+
+def rows_lie_together(p: Product) -> bool:
+    """Whether all results lie next to each other along the rows of a tile, and apart along its columns."""
+    row, column = p.rows[-1], p.cols[-1]
+    places = [p.by_name[s.buffer].offset(s.index) for s in p.stages]
+    return all(
+        at.is_linear and at.coefficient(row) == 1 and abs(at.coefficient(column)) > 1
+        for at in places
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tapeout.kernel.compute import ContractionKernel
     from tapeout.kernel.target import Target
 
-_ABOUT_EQUAL = 1.1
+_ABOUT_EQUAL = 1.2
 _WORTH_TRYING = 1.5
 """A form is tried if it is estimated to take at most so many times as long as the best one."""
 _TILES = 5

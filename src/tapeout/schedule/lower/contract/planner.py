@@ -10,12 +10,13 @@ import numpy as np
 
 from tapeout.ir.affine import Affine, Axis, Guard
 from tapeout.kernel.compute import Expr, Load
+from tapeout.schedule.lower.choose import VECTOR_BYTES
 from tapeout.schedule.lower.contract.blocks import PANELS, most_steps, plan_blocks
-from tapeout.schedule.lower.contract.emit import ContractionLowering
+from tapeout.schedule.lower.contract.costs import copying, lines_held, scattering
+from tapeout.schedule.lower.contract.emit import ContractionLowering, rows_lie_together
 from tapeout.schedule.lower.contract.form import Columns, Form, Rows
 from tapeout.schedule.lower.contract.pairs import paired
 from tapeout.schedule.lower.contract.prepare import (
-    TRANSPOSE,
     Step,
     as_load,
     evaluate_rows,
@@ -35,8 +36,8 @@ from tapeout.schedule.lower.normal import offset_of
 if TYPE_CHECKING:
     from tapeout.kernel.target import Target
 
-_COPY, _EVALUATE, _SCATTER = 0.6, 1.5, 3.0
-"""Estimated cycles per element of packing, of evaluating locally, of storing lane by lane."""
+_EVALUATE = 1.5
+"""Estimated cycles per element of evaluating locally."""
 
 _DIRECT_STEPS = 512
 _FEWEST_COLUMNS = 48
@@ -89,6 +90,7 @@ class Plan:
             self.product,
             self.tiling,
             self.crossing,
+            target,
             windows=self.windows,
             most_panels=self.form.panels,
             most_steps=self.form.steps,
@@ -123,7 +125,9 @@ class Planner:
         self.product, self.target, self.prefix = ready.product, target, prefix
         self.swap, self.form = swap, form
         self.steps: list[Step] = list(ready.steps)
-        self.cycles = _COPY * sum(prod(s.buffer.shape) for s in ready.steps)
+        self.cycles = 0.0
+        for step in ready.steps:
+            self._charge(step, across=False)
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -158,6 +162,7 @@ class Planner:
             self.cycles += _EVALUATE * self.product.steps * prod(a.extent for a in axes)
         # Rows and columns stay as the tiles were chosen for them; k may have become simpler.
         ready = merge(self.product, ("batch", "k"))
+        shared = how == "windows" or bool(ready.limits)
         form = Form(
             self.swap,
             tiling.rows.size,
@@ -165,7 +170,7 @@ class Planner:
             how,
             columns,
             self.form.panels if self.form else PANELS,
-            self.form.steps if self.form else most_steps(ready.steps),
+            self.form.steps if self.form else most_steps(ready.steps, shared),
         )
         return Plan(ready, tiling, tuple(self.steps), crossing, self.cycles, form, ordered.k)
 
@@ -185,7 +190,7 @@ class Planner:
         """Give the row operand, if it has a border, a copy with one."""
         a = self.product.a
         if not self._plain_a and not self._limit("a", a):
-            self._copy("a", a, halo(self.product, a, self._name()), _COPY)
+            self._copy("a", a, halo(self.product, a, self._name()))
 
     def _pad_b(self) -> None:
         """Give the column operand, if it has a border or lies across its lanes, a copy as it should be."""
@@ -197,12 +202,12 @@ class Planner:
                 p = self.product
             along = halo(p, p.b, self._name(), last=column)
             if along is not None:
-                self._copy("b", p.b, along, TRANSPOSE)
+                self._copy("b", p.b, along, across=True)
                 return
         elif read is not p.b and isinstance(read, Load) and self._is_read_once(read):
             return  # it is widened where it is packed
         if not is_plain(p.b, p.element) and not self._limit("b", p.b):
-            self._copy("b", p.b, halo(p, p.b, self._name()), _COPY)
+            self._copy("b", p.b, halo(p, p.b, self._name()))
 
     def _is_read_once(self, b: Load) -> bool:
         """Whether a column operand has no border, and no two steps or columns share an element."""
@@ -210,7 +215,7 @@ class Planner:
         points = p.steps * prod(a.extent for a in (*p.batch, *p.cols))
         return not b.where and touched(b, p.by_name) >= points
 
-    def _copy(self, side: str, operand: Expr, step: Step | None, cycles: float) -> None:
+    def _copy(self, side: str, operand: Expr, step: Step | None, *, across: bool = False) -> None:
         """Read an operand from a copy with a border, but remember where the border is."""
         if step is None:
             return
@@ -218,7 +223,7 @@ class Planner:
         if isinstance(read, Load) and read.other == 0:
             limits = tuple(g for g in read.where if self._spares(g))
             self.product = replace(self.product, limits=(*self.product.limits, *limits))
-        self._use(side, step, cycles)
+        self._use(side, step, across=across)
 
     def _spares(self, limit: Guard) -> bool:
         """Whether leaving products with a border out spares so many that short loops are worth it."""
@@ -259,28 +264,37 @@ class Planner:
     def _name(self) -> str:
         return f"{self.prefix}{len(self.steps)}"
 
-    def _use(self, side: str, step: Step | None, cycles: float) -> None:
-        """Read an operand from a scratch buffer from now on."""
+    def _use(self, side: str, step: Step | None, *, across: bool = False) -> None:
+        """Read an operand from a scratch buffer from now on; `across`: whose order of memory is another one."""
         if step is None:
             return
         fixed = self.product.fixed
         if self.product.is_fixed(self.product.a if side == "a" else self.product.b):
-            cycles = 0.0  # it is made once, before the loop
-            fixed = (*fixed, step.buffer.name)
+            fixed = (*fixed, step.buffer.name)  # it is made once, before the loop
+        else:
+            self._charge(step, across=across)
         buffers = (*self.product.buffers, replace(step.buffer, access="r"))
         a, b = (step.read, self.product.b) if side == "a" else (self.product.a, step.read)
         self.product = replace(self.product, buffers=buffers, a=a, b=b, fixed=fixed)
         self.steps.append(step)
-        self.cycles += cycles * prod(step.buffer.shape)
+
+    def _charge(self, step: Step, *, across: bool) -> None:
+        elements, element = prod(step.buffer.shape), step.buffer.dtype.bytes
+        self.cycles += copying(elements, element, self.target, across=across)
 
     def _count_stores(self) -> None:
         """Count what the epilogue stores, and loads beside the sums, lane by lane."""
         p, column = self.product, self.product.cols[-1]
         points = prod(a.extent for a in (*p.batch, *p.rows, *p.cols))
-        places = [p.by_name[s.buffer].offset(s.index) for s in p.stages]
-        places += [p.place(e) for e in loads(*(s.value for s in p.stages))]
-        apart = sum(column in at.axes and at.coefficient(column) != 1 for at in places)
-        self.cycles += _SCATTER * apart * points
+        element, lines = p.accumulate.bytes, rows_lie_together(p)
+        stores = [p.by_name[s.buffer].offset(s.index) for s in p.stages]
+        others = [p.place(e) for e in loads(*(s.value for s in p.stages))]
+        for n, at in enumerate((*stores, *others)):
+            apart = abs(at.coefficient(column))
+            if column in at.axes and apart != 1:
+                by_line = lines and n < len(stores)
+                lanes = VECTOR_BYTES // element
+                self.cycles += scattering(points, lanes, apart * element, by_line=by_line)
 
     def _ready_a(self, tiling: Tiling) -> Rows:
         """Copy the row operand if that pays; return how it is read."""
@@ -294,9 +308,9 @@ class Planner:
         if self.form is not None and self._can_read(self.form.a):
             wanted = self.form.a
         if wanted == "panels":
-            self._use("a", pack_rows(self.product, size, self._name()), _COPY)
+            self._use("a", pack_rows(self.product, size, self._name()), across=True)
         elif wanted == "lines":
-            self._use("a", evaluate_rows(self.product, self._name()), _COPY)
+            self._use("a", evaluate_rows(self.product, self._name()))
         return wanted
 
     def _can_read(self, rows: Rows) -> bool:
@@ -334,7 +348,7 @@ class Planner:
         if not self._overlaps():
             return False
         panels = halo(p, p.a, self._name(), last=p.rows[-1], panel=size, reuse=1)
-        self._use("a", panels, TRANSPOSE)
+        self._use("a", panels, across=True)
         return panels is not None
 
     def _overlaps(self) -> bool:
@@ -373,7 +387,7 @@ class Planner:
         read = widened(p.b)
         at = p.place(read) if isinstance(read, Load) else Affine()
         unit = at.is_linear and at.coefficient(p.cols[-1]) == 1
-        far = _stride(at, p.k) * p.accumulate.bytes % 1024 == 0 and p.steps > 64
+        far = p.steps > lines_held(_stride(at, p.k) * p.accumulate.bytes)
         wanted: Columns = "panels"
         if plain and unit:
             few = prod(a.extent for a in p.rows) < 48
@@ -383,8 +397,7 @@ class Planner:
                 wanted = "direct"
             wanted = self.form.b if self.form else wanted
         if wanted == "panels":
-            cycles = _COPY if unit else TRANSPOSE
-            self._use("b", pack_columns(p, tiling, self._name()), cycles)
+            self._use("b", pack_columns(p, tiling, self._name()), across=not unit)
         return wanted
 
 

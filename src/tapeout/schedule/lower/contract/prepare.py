@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from tapeout.schedule.lower.contract.product import Product
 
 
-TRANSPOSE = 1.2
-"""Estimated cycles per element of copying across the order of memory."""
-
-
 @dataclass(frozen=True)
 class Step:
     """A scratch buffer, the kernels that fill it, and the expression that reads it."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 MOST_ROWS = 14
 """Rows at static offsets from one pointer; more of them at a stride of 4 KiB fall out of the first-level cache."""
 
-LATENCY = 8
-"""Accumulator registers that keep two multiply-add units of four cycles busy."""
-LOADS = 2.0
-"""Vector loads that a cycle can take."""
+LATENCY = 8.4
+"""Accumulator registers that keep two multiply-add units of four cycles busy; a few more hide a late load."""
+LOADS = 1.8
+"""Vector loads that a cycle takes; two units, not always both."""
 _LINE = 64
 _START = 24.0
 _FORM, _SPLIT = 0.02, 0.05
@@ -200,7 +200,7 @@ def _tiling(
         narrow = _tile_cycles(r, -(-rest // lanes), steps, fma) if rest else 0.0
         cycles += count * (wide + narrow)
     # Every further form of a tile costs code and cache.
-    cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(cut.rest))
+    cycles *= 1 + _FORM * ((rest > 0 and panels > 0) + len(set(cut.rest)))
     if panels > 1 and panel % line:
         cycles *= 1 + _SPLIT
     return Tiling(cut, panel, panels, rest, registers, cycles, element_bytes, lanes)
@@ -210,5 +210,5 @@ def _tile_cycles(rows: int, registers: int, steps: int, fma: bool) -> float:
     busy = rows * registers / (2 if fma else 1)
     loads = (rows + registers) / LOADS
     # A vector of columns comes from further away, or is loaded again by more tiles, than an entry of a row.
-    per_step = max(busy, loads, LATENCY / 2) + 0.1 * rows + 0.25 * registers
+    per_step = max(busy, loads, LATENCY / 2) + 0.02 * rows + 0.06 * registers
     return per_step + (_START + _PER_REGISTER * rows * registers) / max(steps, 1)
