@@ -42,7 +42,10 @@ def guarded(pages_less: int) -> None:
         short = Arena(memory.total - pages_less * mmap.PAGESIZE, guard=True)
         size = min(session.layout.bytes, short.bytes)
         short.memory[:size] = session.arena.memory[:size]
-        short.bytes = memory.total  # a lie, so that it is taken
+        # Lies, so that it is taken: what goes beyond lies in the page that nobody may touch.
+        whole = np.frombuffer(short._map, np.uint8)
+        start = short.address - whole.ctypes.data
+        short.bytes, short.memory = memory.total, whole[start : start + memory.total]
         for entry in session._entries:
             entry.bind(short)
         print("shortened", flush=True)
