@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tapeout
+from tapeout.api.stages import optimized
 from tapeout.autodiff.reverse import backward
 from tapeout.ir.build import Builder
 from tapeout.ir.dtype import bf16, f32, f64, i64, u32
 from tapeout.ir.graph import Graph
 from tapeout.ir.type import TensorType
-from tapeout.kernel.program import Program
+from tapeout.kernel.program import Launch, Program
 from tapeout.kernel.target import AVX2, AVX512, GENERIC
 from tapeout.kernel.verify import verify_kernel
 from tapeout.ops.composite import attention as whole
@@ -237,3 +239,19 @@ def test_room_is_shared_by_what_is_not_needed_at_once() -> None:
     assert room.places["c"] >= 100
     assert dict(room.sizes)[f32] == room.places["c"] + 32
     assert size == 4 * (room.places["c"] + 32) + 64
+
+
+def test_neighbours_in_memory_stay_together() -> None:
+    with tapeout.Builder("net") as g:
+        x = g.input("x", (16, 48, 40, 40)).tanh()
+        w = g.parameter("w", (48, 1, 3, 3), init=np.zeros((48, 1, 3, 3), np.float32))
+        y = x.conv(w, strides=(1, 1), low=(1, 1), high=(1, 1), groups=48).relu()
+        y = y.conv(w, strides=(1, 1), low=(1, 1), high=(1, 1), groups=48)
+        g.output("logits", y.relu().mean((2, 3)))
+    step = tapeout.training_step(
+        g.graph(), tapeout.losses.cross_entropy(), tapeout.optimizers.sgd(lr=0.5)
+    )
+    graph = optimized(step, "avx2")
+    program = schedule(graph, plan_variables(graph.variables), AVX2)
+    labels = [i.label for i in program.items if isinstance(i, Launch)]
+    assert not [n for n in labels if n.count("conv") > 1], "a task would take every 48th element"
