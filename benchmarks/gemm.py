@@ -1,11 +1,13 @@
-"""GEMM on one thread against the FMA peak of this machine, measured by a loop that touches registers only.
+"""Products against the FMA peak of this machine, measured by a loop that touches registers only.
 
-python benchmarks/gemm.py            # 1024 x 1024 x 1024 in f32
+python benchmarks/gemm.py                                         # 1024 x 1024 x 1024 in f32
+python benchmarks/gemm.py NT:128x512x784 TN:512x784x128 --threads 2  # rows, columns, steps; T: operand stored transposed
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import time
 
 import numpy as np
@@ -52,12 +54,8 @@ def fastest(run: object, seconds: float) -> float:
     return best
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    args = parser.parse_args()
+def peak(seconds: float) -> float:
+    """Return the multiply-adds of this machine's registers, times two, per second on one thread."""
     target = machine.native()
     lanes = target.lanes(4)
     kernel = peak_kernel(lanes)
@@ -65,24 +63,43 @@ def main() -> None:
     library = jit.Library([code], [kernel.name])
     call = jit.KernelFunction(library[kernel.name])
     out = np.zeros(64, np.float32)
-    import ctypes
-
     table = (ctypes.c_void_p * 2)(out.ctypes.data, 0)
-    peak = 2.0 * CHAINS * lanes * STEPS / fastest(lambda: call(table, 0, 1), args.seconds) / 1e9
-    n = args.size
-    with tapeout.Builder("gemm") as g:
-        a, b = g.input("a", (n, n)), g.input("b", (n, n))
-        g.output("c", a @ b)
-    program = tapeout.compile(g.graph(), threads=1)
+    return 2.0 * CHAINS * lanes * STEPS / fastest(lambda: call(table, 0, 1), seconds)
+
+
+def product(shape: str, threads: int, seconds: float) -> tuple[float, float]:
+    """Return the operations per second of one product and its largest difference from numpy's."""
+    mode, sizes = shape.split(":")
+    m, n, k = map(int, sizes.split("x"))
     rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal((n, n)).astype(np.float32) for _ in range(2))
-    found = program(a=x, b=y)["c"]
-    error = float(np.max(np.abs(found - x @ y)))
-    rate = 2.0 * n**3 / fastest(lambda: program(a=x, b=y), args.seconds) / 1e9
-    print(
-        f"{target.name}: peak {peak:.1f} GFLOP/s, {n}^3 f32 {rate:.1f} GFLOP/s = {rate / peak:.1%} of peak on one thread"
-    )
-    print(f"largest difference from numpy {error:.1e}")
+    x = rng.standard_normal((m, k) if mode[0] == "N" else (k, m), np.float32)
+    y = rng.standard_normal((k, n) if mode[1] == "N" else (n, k), np.float32)
+    with tapeout.Builder("gemm") as g:
+        a, b = g.input("a", x.shape), g.input("b", y.shape)
+        left, right = (
+            v if t == "N" else v.transpose((1, 0)) for v, t in zip((a, b), mode, strict=True)
+        )
+        g.output("c", left @ right)
+    program = tapeout.compile(g.graph(), threads=threads)
+    wanted = (x if mode[0] == "N" else x.T) @ (y if mode[1] == "N" else y.T)
+    error = float(np.max(np.abs(program(a=x, b=y)["c"] - wanted)))
+    return 2.0 * m * n * k / fastest(lambda: program(a=x, b=y), seconds), error
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shapes", nargs="*", default=["NN:1024x1024x1024"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    args = parser.parse_args()
+    for shape in args.shapes:
+        rate, error = product(shape, args.threads, args.seconds)
+        most = args.threads * peak(args.seconds / 3)
+        print(
+            f"{shape:20} {rate / 1e9:7.1f} GFLOP/s = {rate / most:6.1%} of {args.threads} x peak, "
+            f"{error:.1e} from numpy"
+        )
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ def _cycles(rows: Rows, cols: Rows, steps: int, fma: bool, of_rows: float, of_co
         for more, c in _sizes(cols):
             busy = r * c / (2 if fma else 1)
             near = r * of_rows + c * of_cols
-            step = max(busy, (r + c) / LOADS, near, LATENCY / 2) + 0.1 * (r + c)
+            # Rows pass by, columns stay.
+            step = max(busy, (r + c) / LOADS, near, LATENCY / 2) + 0.12 * r + 0.08 * c
             total += many * more * (step * steps + _END * r * c)
     return total
 
