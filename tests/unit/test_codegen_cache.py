@@ -97,7 +97,12 @@ def test_show_and_clear(empty_cache):
     cache.store_of("kernels").put(K1, bytes(100))
     cache.store_of("programs").put(K2, bytes(50))
     shown = cache.show()
-    assert {n: u.files for n, u in shown.items()} == {"kernels": 1, "programs": 1, "machine": 0, "tuned": 0}
+    assert {n: u.files for n, u in shown.items()} == {
+        "kernels": 1,
+        "programs": 1,
+        "machine": 0,
+        "tuned": 0,
+    }
     assert shown["kernels"].bytes == 132
     assert shown["kernels"].folder == empty_cache / "kernels"
     assert cache.clear() == shown
