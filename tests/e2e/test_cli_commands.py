@@ -377,3 +377,11 @@ def test_cache_shows_and_clears(
     assert main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["files"] == 0
     assert beside.read_text() == "not ours"
+
+
+def test_train_may_tune_first(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "-o", "plain.onnx"]) == 0
+    capsys.readouterr()
+    assert main([*TRAIN, "-o", "tuned.onnx", "--tune", "0.5"]) == 0
+    assert "a step before" in capsys.readouterr().out
+    assert (place / "tuned.onnx").read_bytes() == (place / "plain.onnx").read_bytes()

@@ -42,6 +42,7 @@ class Request:
     seed: int
     threads: int | None
     target: str
+    tune: float | None
     steps_per_call: int | None
     inputs: tuple[str, ...]
     transforms: tuple[str, ...]
@@ -90,6 +91,13 @@ class Request:
 @click.option(
     "--resume", metavar="RUN", help="Go on from a checkpoint that an interrupted run left."
 )
+@click.option(
+    "--tune",
+    type=click.FloatRange(min=0.1),
+    metavar="S",
+    help="First spend about S seconds on finding out how the kernels of this step run fastest on this machine, as "
+    "`tapeout tune` does. The results are the same bits; what was found is kept for later runs.",
+)
 @click.option("--plot", metavar="FILE.svg", help="Also write a picture of loss and accuracy.")
 @o.as_json
 @click.pass_context
@@ -123,6 +131,8 @@ def run(request: Request) -> int:
         trainer = _trainer(request)
         train, held_out = _data(request, trainer)
         _introduce(speaker, request, trainer, train, held_out)
+        if request.tune is not None:
+            _tune(speaker, request.tune, request.batch_size, trainer, train)
         progress = _progress(speaker, stop, request, trainer, train)
         _fit(request, trainer, train, held_out, progress, output)
         trainer.export_onnx(output)
@@ -247,6 +257,17 @@ def _introduce(
     speaker.line("data", f"{train.samples:,} samples{validation}")
     for line in (*train.notes, *train.mapping.lines):
         speaker.line("", line)
+
+
+def _tune(
+    speaker: Speaker, seconds: float, batch_size: int, trainer: Trainer, train: Mapped
+) -> None:
+    """Tune the step on the first batch; the trainer is as before afterwards."""
+    from tapeout.api.tune import tune
+
+    batch = {name: array[:batch_size] for name, array in train.arrays.items()}
+    found = tune(trainer, batch, seconds=seconds, progress=lambda line: speaker.line("tune", line))
+    speaker.line("tuned", str(found))
 
 
 def _progress(
