@@ -63,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_session_cache] = cache
     os.environ["TAPEOUT_CACHE_DIR"] = str(cache)
     os.environ["TAPEOUT_CHECKED"] = "1"
+    # Workers of this suite share the cores already.
+    os.environ["TAPEOUT_JOBS"] = "1"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -44,7 +44,7 @@ class Crew:
         target: Machine class.
         checked: Test the bounds of every load and store.
         cache: Where objects are kept; None keeps none.
-        helpers: Most processes beside this one; by default one for each further core that this process may use.
+        helpers: Most processes beside this one; by default as TAPEOUT_JOBS says, else one for each further core.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Crew:
         helpers: int | None = None,
     ) -> None:
         self._target, self._checked, self._cache = target, checked, cache
-        self._helpers = min(MOST, env.cores() - 1 if helpers is None else helpers)
+        self._helpers = min(MOST, env.jobs() - 1 if helpers is None else helpers)
         self._keys: dict[str, str] = {}
         self._done: dict[str, bytes] = {}
         self._queue: queue.SimpleQueue[loops.Kernel | None] = queue.SimpleQueue()

@@ -31,6 +31,11 @@ def threads() -> int:
     return _count("TAPEOUT_THREADS", 0) or cores()
 
 
+def jobs() -> int:
+    """Return how many processes compile kernels at once: TAPEOUT_JOBS, or the cores this process may use."""
+    return _count("TAPEOUT_JOBS", 0) or cores()
+
+
 def cores(system: Path = Path("/")) -> int:
     """Return how many cores this process may use: its affinity, and the time that its control groups leave it, rounded up.
 
