@@ -379,6 +379,7 @@ def test_cache_shows_and_clears(
     assert beside.read_text() == "not ours"
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_train_may_tune_first(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "-o", "plain.onnx"]) == 0
     capsys.readouterr()

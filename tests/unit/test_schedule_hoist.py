@@ -43,10 +43,11 @@ def recurrence(transposed: bool, branch: bool = False) -> Graph:
     return b.graph()
 
 
-def compiled(graph: Graph, target: Target) -> Program:
+def compiled(graph: Graph, target: Target, choices: dict[str, str] | None = None) -> Program:
     from tapeout.passes.decompose import Decompose
 
-    return schedule(Decompose().run(graph), plan_variables(graph.variables), target)
+    plain = Decompose().run(graph)
+    return schedule(plain, plan_variables(graph.variables), target, choices=choices)
 
 
 @pytest.mark.parametrize("target", [GENERIC, AVX2, AVX512], ids=lambda t: t.name)
@@ -62,6 +63,12 @@ def test_a_weight_is_packed_once(target: Target, transposed: bool) -> None:
     assert any(packs[0].args[-1] in i.args for i in inside)
     product = next(i for i in inside if packs[0].args[-1] in i.args)
     assert len(product.args) == 3, "carry, panels, result: nothing is copied in a round"
+
+
+def test_choices_of_other_kernels_change_nothing() -> None:
+    plain = compiled(recurrence(transposed=True), AVX2)
+    chosen = compiled(recurrence(transposed=True), AVX2, {"another": "tiles"})
+    assert chosen.kernels.keys() == plain.kernels.keys()
 
 
 @pytest.mark.parametrize("branch", [False, True])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tapeout.ir.graph import Graph
     from tapeout.ir.op import Array
+    from tapeout.kernel.compute import Kernel as Computation
     from tapeout.kernel.loops import Kernel
     from tapeout.kernel.program import Item, Layout
     from tapeout.kernel.target import Target
@@ -298,16 +299,17 @@ class _Items:
             return 0
         return sum(s.size * s.dtype.bytes for s in self._lower(work).scratch)
 
-    def _lower(self, work: Work) -> Lowered:
+    def _kernel(self, work: Work) -> Computation:
+        """Return the kernel of a work, told which of its operands are the same in every round of the loop around."""
         kernel = work.kernel
-        if isinstance(kernel, ContractionKernel):
-            same = (
-                b.name
-                for b, h in zip(kernel.buffers, work.homes, strict=True)
-                if h.name in self.fixed
-            )
-            kernel = replace(kernel, fixed=tuple(same))
+        if not isinstance(kernel, ContractionKernel):
+            return kernel
+        pairs = zip(kernel.buffers, work.homes, strict=True)
+        return replace(kernel, fixed=tuple(b.name for b, h in pairs if h.name in self.fixed))
+
+    def _lower(self, work: Work) -> Lowered:
         # Layers of equal shape give equal kernels: each is lowered once.
+        kernel = self._kernel(work)
         key = kernel_form(kernel)
         if key not in self.lowered:
             choice = None
@@ -353,7 +355,7 @@ class _Items:
     def launch(self, work: Work) -> None:
         """Lower a kernel and append its launches."""
         lowered = self._lower(work)
-        form = self.keys[kernel_form(work.kernel)] if self.choices is not None else ""
+        form = self.keys[kernel_form(self._kernel(work))] if self.choices is not None else ""
         homes = dict(zip((b.name for b in work.kernel.buffers), work.homes, strict=True))
         for scratch in lowered.scratch:
             name = f"{self.prefix}%scratch{len(self.items)}.{scratch.name}"
